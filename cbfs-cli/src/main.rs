@@ -1,0 +1,3 @@
+//! cbfs: the command line of CBFS.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! cloud-mgmt: the bucket of CBFS.

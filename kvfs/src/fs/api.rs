@@ -1,0 +1,135 @@
+//! The operations of a filesystem as its front ends call them (FUSE; tests without a kernel).
+//!
+//! Names are raw bytes; a front end passes them as they come. An implementation never waits for the network: it answers
+//! [`FsError::NotResident`](crate::FsError::NotResident), and the front end fetches on a thread that may wait, then
+//! calls again. Permission checks (mode bits, sticky) are the kernel's (`default_permissions`).
+
+use crate::error::FsResult;
+use crate::ids::Ino;
+use crate::op::{AllocateMode, AttributeChange, Privileges, RenameMode, XattrMode};
+use crate::schema::{FileKind, Time};
+use bytes::Bytes;
+
+/// Who calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Effective user.
+    pub uid: u32,
+    /// Effective group.
+    pub gid: u32,
+}
+
+/// What stat(2) shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// Inode number.
+    pub ino: Ino,
+    /// What it is.
+    pub kind: FileKind,
+    /// Permission bits with suid, sgid, sticky.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Links.
+    pub nlink: u32,
+    /// Device number, or 0.
+    pub rdev: u32,
+    /// Length, bytes.
+    pub size: u64,
+    /// Space in extents, 512-byte units.
+    pub blocks: u64,
+    /// Last access.
+    pub atime: Time,
+    /// Last change of the content.
+    pub mtime: Time,
+    /// Last change of the inode.
+    pub ctime: Time,
+}
+
+/// One line of a directory listing; `.` and `..` included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirEntry {
+    /// What it stands for.
+    pub ino: Ino,
+    /// Its kind.
+    pub kind: FileKind,
+    /// Its name.
+    pub name: Vec<u8>,
+}
+
+/// What statfs(2) shows, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FsStats {
+    /// Size of the whole: what is used and what may still be written.
+    pub total_bytes: u64,
+    /// What may still be written.
+    pub free_bytes: u64,
+    /// Inodes in use.
+    pub inodes: u64,
+}
+
+/// Something to make by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewNode<'a> {
+    /// What.
+    pub kind: FileKind,
+    /// Permission bits, umask already applied.
+    pub mode: u32,
+    /// Device number of device nodes.
+    pub rdev: u32,
+    /// Target of a symlink, else empty.
+    pub target: &'a [u8],
+}
+
+/// Whether writing is possible now. Changes under a mount: promotion, deposition, poisoning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// A master.
+    ReadWrite,
+    /// A slave, a deposed master, or a filesystem that would lie if it went on.
+    ReadOnly,
+}
+
+/// A mounted filesystem without its kernel. All methods may be called from several threads at once.
+#[allow(missing_docs)] // the operations of FUSE, one to one; what differs is said
+pub trait FileSystem: Send + Sync {
+    fn access(&self) -> Access;
+    fn lookup(&self, parent: Ino, name: &[u8]) -> FsResult<Attributes>;
+    /// The kernel has forgotten the inode; the front end counts look-ups and calls at zero. An unlinked inode goes now.
+    fn forgotten(&self, ino: Ino);
+    fn attributes(&self, ino: Ino) -> FsResult<Attributes>;
+    fn set_attributes(&self, ino: Ino, change: &AttributeChange, privileges: Privileges) -> FsResult<Attributes>;
+    fn make(&self, caller: Caller, parent: Ino, name: &[u8], node: &NewNode<'_>) -> FsResult<Attributes>;
+    fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> FsResult<Attributes>;
+    fn unlink(&self, parent: Ino, name: &[u8]) -> FsResult<()>;
+    fn rmdir(&self, parent: Ino, name: &[u8]) -> FsResult<()>;
+    fn rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), mode: RenameMode) -> FsResult<()>;
+    fn read_link(&self, ino: Ino) -> FsResult<Bytes>;
+    /// At most `len` bytes; shorter only at the end of the file.
+    fn read(&self, ino: Ino, offset: u64, len: u32) -> FsResult<Bytes>;
+    /// All of `data` or an error; returns the bytes written.
+    fn write(&self, ino: Ino, offset: u64, data: &[u8], privileges: Privileges) -> FsResult<u32>;
+    fn allocate(&self, ino: Ino, offset: u64, len: u64, mode: AllocateMode, privileges: Privileges) -> FsResult<()>;
+    /// `SEEK_DATA` and `SEEK_HOLE`.
+    fn seek(&self, ino: Ino, offset: u64, target: SeekTarget) -> FsResult<u64>;
+    /// Everything acknowledged so far survives power loss on return; the inode only names what the caller cares for.
+    fn sync(&self, ino: Ino) -> FsResult<()>;
+    /// The names of a directory after `after` (`None`: from the start, `.` and `..` first), in name order, at most `max`.
+    fn read_dir(&self, ino: Ino, after: Option<&[u8]>, max: usize) -> FsResult<Vec<DirEntry>>;
+    fn get_xattr(&self, ino: Ino, name: &[u8]) -> FsResult<Bytes>;
+    fn list_xattrs(&self, ino: Ino) -> FsResult<Vec<Vec<u8>>>;
+    fn set_xattr(&self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> FsResult<()>;
+    fn remove_xattr(&self, ino: Ino, name: &[u8]) -> FsResult<()>;
+    fn stats(&self) -> FsResult<FsStats>;
+}
+
+/// What lseek(2) looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeekTarget {
+    /// `SEEK_DATA`
+    Data,
+    /// `SEEK_HOLE`
+    Hole,
+}

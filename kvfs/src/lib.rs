@@ -1,0 +1,14 @@
+//! kvfs: the filesystem of CBFS.
+//!
+//! POSIX semantics over a stack of layers: a memory overlay, LMDB environments and a [`base::Base`] that somebody else
+//! provides. This crate knows nothing of buckets, of the network or of async runtimes (see ARCHITECTURE.md).
+
+pub mod base;
+pub mod error;
+pub mod fs;
+pub mod ids;
+pub mod op;
+pub mod schema;
+
+pub use error::{FsError, FsResult};
+pub use ids::{Epoch, Ino, Xid};

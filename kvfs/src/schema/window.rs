@@ -1,0 +1,203 @@
+//! The extents of one window of a file.
+//!
+//! A window is 1 MiB of a file and the unit of change: a value lists all its extents, so that tiers merge by key alone
+//! and interval arithmetic never crosses a window. A data frame of a pack holds exactly one window of a big file.
+
+use crate::ids::{PackNo, SegmentNo};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Bytes of a file that one window covers.
+pub const WINDOW_BYTES: u64 = 1 << 20;
+
+/// Bytes in a local data segment, as written in one piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct BlobRef {
+    /// The segment.
+    pub segment: SegmentNo,
+    /// Where it starts in the segment, bytes.
+    pub offset: u32,
+    /// Its length, bytes.
+    pub len: u32,
+    /// crc32c of all of it.
+    pub crc: u32,
+}
+
+/// One frame of a pack in the bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FrameRef {
+    /// The pack; its `pack n` record names the object.
+    pub pack: PackNo,
+    /// Where the compressed frame starts in the object, bytes.
+    pub offset: u64,
+    /// Compressed length, bytes.
+    pub stored_len: u32,
+    /// Decompressed length, bytes; at most 16 MiB.
+    pub raw_len: u32,
+    /// BLAKE3 of the compressed bytes, first 128 bits; checked before anything is decompressed.
+    pub hash: [u8; 16],
+}
+
+/// Where the bytes of an extent are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Place {
+    /// Right here (small).
+    Inline(Bytes),
+    /// In a local data segment, `within` bytes into the blob. Never leaves this machine.
+    Segment {
+        /// The blob.
+        blob: BlobRef,
+        /// First byte of the extent in the blob.
+        within: u32,
+    },
+    /// In a pack, `within` bytes into the decompressed frame.
+    Frame {
+        /// The frame.
+        frame: FrameRef,
+        /// First byte of the extent in the decompressed frame.
+        within: u32,
+    },
+}
+
+/// A run of bytes within a window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extent {
+    /// Offset in the window, bytes.
+    pub start: u32,
+    /// Length, bytes; never 0.
+    pub len: u32,
+    /// The bytes.
+    pub place: Place,
+}
+
+/// All extents of a window: ordered, not overlapping; what is between them is a hole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowValue {
+    /// See the type.
+    pub extents: Vec<Extent>,
+}
+
+impl Extent {
+    /// First offset behind it.
+    pub fn end(&self) -> u32 {
+        self.start + self.len
+    }
+
+    /// The part of it in `[from, to)`; `None` if there is none.
+    pub fn slice(&self, from: u32, to: u32) -> Option<Extent> {
+        let (start, end) = (self.start.max(from), self.end().min(to));
+        if start >= end {
+            return None;
+        }
+        let (skip, len) = (start - self.start, end - start);
+        let place = match &self.place {
+            Place::Inline(bytes) => {
+                let first = skip as usize;
+                Place::Inline(bytes.get(first..first + len as usize).map(Bytes::copy_from_slice).unwrap_or_default())
+            }
+            Place::Segment { blob, within } => Place::Segment { blob: *blob, within: within + skip },
+            Place::Frame { frame, within } => Place::Frame { frame: *frame, within: within + skip },
+        };
+        Some(Extent { start, len, place })
+    }
+}
+
+impl WindowValue {
+    /// Whether it is all hole.
+    pub fn is_empty(&self) -> bool {
+        self.extents.is_empty()
+    }
+
+    /// Bytes in extents.
+    pub fn stored_bytes(&self) -> u64 {
+        self.extents.iter().map(|e| u64::from(e.len)).sum()
+    }
+
+    /// Makes `[from, to)` a hole.
+    pub fn clear(&mut self, from: u32, to: u32) {
+        if from >= to {
+            return;
+        }
+        let mut kept = Vec::with_capacity(self.extents.len() + 1);
+        for extent in self.extents.drain(..) {
+            if extent.end() <= from || extent.start >= to {
+                kept.push(extent);
+                continue;
+            }
+            kept.extend(extent.slice(0, from));
+            kept.extend(extent.slice(to, WINDOW_BYTES as u32));
+        }
+        self.extents = kept;
+    }
+
+    /// Puts `extent` over whatever was there.
+    pub fn put(&mut self, extent: Extent) {
+        self.clear(extent.start, extent.end());
+        let at = self.extents.partition_point(|e| e.start < extent.start);
+        self.extents.insert(at, extent);
+    }
+
+    /// The extents and holes of `[from, to)` in order: `(start, len, place)` with `None` for a hole.
+    pub fn pieces(&self, from: u32, to: u32) -> Vec<(u32, u32, Option<Extent>)> {
+        let mut pieces = Vec::new();
+        let mut at = from;
+        for extent in self.extents.iter().filter_map(|e| e.slice(from, to)) {
+            if extent.start > at {
+                pieces.push((at, extent.start - at, None));
+            }
+            at = extent.end();
+            pieces.push((extent.start, extent.len, Some(extent)));
+        }
+        if at < to {
+            pieces.push((at, to - at, None));
+        }
+        pieces
+    }
+
+    /// Whether it keeps its own rules; checked on everything that is read.
+    pub fn is_sound(&self) -> bool {
+        let ordered = self.extents.windows(2).all(|pair| match pair {
+            [a, b] => a.start.checked_add(a.len).is_some_and(|end| end <= b.start),
+            _ => false,
+        });
+        ordered
+            && self.extents.iter().all(|e| {
+                let room = match &e.place {
+                    Place::Inline(bytes) => bytes.len() == e.len as usize,
+                    Place::Segment { blob, within } => within.checked_add(e.len).is_some_and(|end| end <= blob.len),
+                    Place::Frame { frame, within } => within.checked_add(e.len).is_some_and(|end| end <= frame.raw_len),
+                };
+                let end = e.start.checked_add(e.len).is_some_and(|end| u64::from(end) <= WINDOW_BYTES);
+                e.len > 0 && end && room
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inline(start: u32, text: &'static [u8]) -> Extent {
+        Extent { start, len: text.len() as u32, place: Place::Inline(Bytes::from_static(text)) }
+    }
+
+    #[test]
+    fn a_put_replaces_what_it_covers_and_keeps_the_rest() {
+        let mut window = WindowValue::default();
+        window.put(inline(0, b"aaaaaaaaaa"));
+        window.put(inline(3, b"bbb"));
+        assert!(window.is_sound());
+        assert_eq!(window.extents, vec![inline(0, b"aaa"), inline(3, b"bbb"), inline(6, b"aaaa")]);
+        window.clear(2, 7);
+        assert_eq!(window.extents, vec![inline(0, b"aa"), inline(7, b"aaa")]);
+        assert_eq!(window.stored_bytes(), 5);
+    }
+
+    #[test]
+    fn pieces_show_the_holes() {
+        let mut window = WindowValue::default();
+        window.put(inline(4, b"xx"));
+        let shape: Vec<_> = window.pieces(0, 8).into_iter().map(|(at, len, e)| (at, len, e.is_some())).collect();
+        assert_eq!(shape, vec![(0, 4, false), (4, 2, true), (6, 2, false)]);
+    }
+}

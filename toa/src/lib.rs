@@ -1,0 +1,1 @@
+//! toa: the tiered-object agent of CBFS.
