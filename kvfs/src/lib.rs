@@ -4,6 +4,7 @@
 //! provides. This crate knows nothing of buckets, of the network or of async runtimes (see ARCHITECTURE.md).
 
 pub mod base;
+pub mod changes;
 pub mod error;
 pub mod fs;
 pub mod ids;

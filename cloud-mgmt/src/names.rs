@@ -1,0 +1,123 @@
+//! Names of objects: fixed width, no `//`, never used twice.
+
+use std::fmt;
+use std::str::FromStr;
+use uuid::Uuid;
+
+/// A filesystem's human name: 1..=64 of `A-Z a-z 0-9 . _ -`, starting with a letter or digit, not ending in a UUID.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tag(String);
+
+/// A tag that breaks the rules.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not a valid filesystem name: 1 to 64 of letters, digits, '.', '_', '-', starting with a letter or digit"
+)]
+pub struct TagError(String);
+
+impl FromStr for Tag {
+    type Err = TagError;
+
+    fn from_str(text: &str) -> Result<Self, TagError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let starts_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+        let is_uuid = |s: &str| s.len() == 36 && Uuid::try_parse(s).is_ok();
+        let ends_in_uuid = text.get(text.len().saturating_sub(36)..).is_some_and(is_uuid);
+        if (1..=64).contains(&text.len()) && starts_well && text.chars().all(plain) && !ends_in_uuid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(TagError(text.to_owned()))
+        }
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A filesystem in a bucket: `<TAG>-<UUID>`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FsName {
+    /// The human part.
+    pub tag: Tag,
+    /// The unique part.
+    pub id: Uuid,
+}
+
+/// Extension of config objects.
+const CONFIG: &str = ".config";
+
+impl FsName {
+    /// `<TAG>-<UUID>.config`
+    pub fn config_object(&self) -> String {
+        format!("{self}{CONFIG}")
+    }
+
+    /// The filesystem whose config object is `object`; `None` if it is not one.
+    pub fn from_config_object(object: &str) -> Option<Self> {
+        object.strip_suffix(CONFIG).and_then(|name| name.parse().ok())
+    }
+
+    /// `<TAG>-<UUID>/ledger/<seq>.json`
+    pub fn ledger_object(&self, seq: u64) -> String {
+        format!("{self}/ledger/{seq:016x}.json")
+    }
+
+    /// `<TAG>-<UUID>/ledger-hint`
+    pub fn hint_object(&self) -> String {
+        format!("{self}/ledger-hint")
+    }
+
+    /// `<TAG>-<UUID>/pack/<epoch>-<xid>-<op>-<n>.tar.zst`
+    pub fn pack_object(&self, epoch: u32, xid: u64, op: Uuid, n: u32) -> String {
+        format!("{self}/pack/{epoch:08x}-{xid:016x}-{}-{n:08x}.tar.zst", op.simple())
+    }
+
+    /// `<TAG>-<UUID>/idx/<epoch>-<xid>-<op>-<n>.run`
+    pub fn run_object(&self, epoch: u32, xid: u64, op: Uuid, n: u32) -> String {
+        format!("{self}/idx/{epoch:08x}-{xid:016x}-{}-{n:08x}.run", op.simple())
+    }
+}
+
+impl fmt::Display for FsName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.tag, self.id.hyphenated())
+    }
+}
+
+impl FromStr for FsName {
+    type Err = TagError;
+
+    fn from_str(text: &str) -> Result<Self, TagError> {
+        let bad = || TagError(text.to_owned());
+        let (head, id) = text.split_at_checked(text.len().saturating_sub(36)).ok_or_else(bad)?;
+        let tag = head.strip_suffix('-').ok_or_else(bad)?.parse()?;
+        Ok(Self { tag, id: Uuid::try_parse(id).map_err(|_| bad())? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_back() {
+        let name = FsName { tag: "home-1".parse().unwrap(), id: Uuid::from_u128(7) };
+        assert_eq!(name.to_string(), "home-1-00000000-0000-0000-0000-000000000007");
+        assert_eq!(FsName::from_config_object(&name.config_object()), Some(name.clone()));
+        assert_eq!(name.ledger_object(26).rsplit('/').next(), Some("000000000000001a.json"));
+        assert_eq!(
+            name.pack_object(1, 2, Uuid::nil(), 3).rsplit('/').next(),
+            Some("00000001-0000000000000002-00000000000000000000000000000000-00000003.tar.zst")
+        );
+    }
+
+    #[test]
+    fn bad_tags_are_refused() {
+        for bad in ["", "-a", "a/b", "a b", "é", &"x".repeat(65), "x-00000000-0000-0000-0000-000000000007"] {
+            assert!(bad.parse::<Tag>().is_err(), "{bad:?}");
+        }
+    }
+}
