@@ -1,5 +1,6 @@
 //! `<TAG>-<UUID>.config`: the global parameters of a filesystem, written by `create` and never again.
 
+use crate::names::FsName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -44,6 +45,75 @@ pub struct ProbeReport {
     pub checked: jiff::Timestamp,
 }
 
+/// What a node wants to do with a filesystem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessMode {
+    /// Look at its snapshots.
+    ReadOnly,
+    /// Be its master.
+    ReadWrite,
+}
+
+/// Features that this version knows.
+const FEATURES_KNOWN: &[&str] = &[];
+/// An unknown feature with this prefix does not stop readers.
+const READERS_NEED_NOT_KNOW: &str = "ro-";
+
+/// The first entry of `features` that forbids `mode` to this version; features of configs and of snapshots follow the
+/// same rule.
+pub fn unknown_feature(features: &[String], mode: AccessMode) -> Option<&str> {
+    let harmless = |feature: &str| mode == AccessMode::ReadOnly && feature.starts_with(READERS_NEED_NOT_KNOW);
+    let known = |feature: &str| FEATURES_KNOWN.contains(&feature) || harmless(feature);
+    features.iter().map(String::as_str).find(|feature| !known(feature))
+}
+
+impl FsConfig {
+    /// The config in the object of `name`. A newer format is [`ConfigError::TooNew`], whatever else is in it.
+    pub fn parse(name: &FsName, bytes: &[u8]) -> Result<Self, ConfigError> {
+        /// All that a newer format promises to keep.
+        #[derive(Deserialize)]
+        struct Envelope {
+            format: u32,
+        }
+        let object = name.config_object();
+        let malformed = |detail: String| ConfigError::Malformed { object: object.clone(), detail };
+        let Envelope { format } = serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))?;
+        if format > CONFIG_FORMAT {
+            return Err(ConfigError::TooNew { object, found: format });
+        }
+        if format == 0 {
+            return Err(malformed("format 0".into()));
+        }
+        let config: Self = serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))?;
+        if config.id != name.id || config.tag != name.tag.to_string() {
+            return Err(malformed(format!("it is of {}-{}", config.tag, config.id)));
+        }
+        Ok(config)
+    }
+
+    /// The bytes of the object: JSON, indented for people.
+    pub fn encode(&self) -> Result<Vec<u8>, ConfigError> {
+        let malformed = |e: serde_json::Error| ConfigError::Malformed {
+            object: format!("{}-{}.config", self.tag, self.id),
+            detail: e.to_string(),
+        };
+        let mut bytes = serde_json::to_vec_pretty(self).map_err(malformed)?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    /// Refuses what this version must not do with the filesystem.
+    pub fn check_features(&self, mode: AccessMode) -> Result<(), ConfigError> {
+        match unknown_feature(&self.features, mode) {
+            None => Ok(()),
+            Some(feature) => Err(ConfigError::UnknownFeature {
+                object: format!("{}-{}.config", self.tag, self.id),
+                feature: feature.to_owned(),
+            }),
+        }
+    }
+}
+
 /// A config that this version must not use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
@@ -72,3 +142,6 @@ pub enum ConfigError {
         feature: String,
     },
 }
+
+#[cfg(test)]
+mod tests;

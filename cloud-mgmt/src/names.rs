@@ -70,14 +70,24 @@ impl FsName {
         format!("{self}/ledger-hint")
     }
 
+    /// `<TAG>-<UUID>/pack/`: what all names of its packs start with.
+    pub fn pack_prefix(&self) -> String {
+        format!("{self}/pack/")
+    }
+
+    /// `<TAG>-<UUID>/idx/`: what all names of its index runs start with.
+    pub fn run_prefix(&self) -> String {
+        format!("{self}/idx/")
+    }
+
     /// `<TAG>-<UUID>/pack/<epoch>-<xid>-<op>-<n>.tar.zst`
     pub fn pack_object(&self, epoch: u32, xid: u64, op: Uuid, n: u32) -> String {
-        format!("{self}/pack/{epoch:08x}-{xid:016x}-{}-{n:08x}.tar.zst", op.simple())
+        format!("{}{epoch:08x}-{xid:016x}-{}-{n:08x}.tar.zst", self.pack_prefix(), op.simple())
     }
 
     /// `<TAG>-<UUID>/idx/<epoch>-<xid>-<op>-<n>.run`
     pub fn run_object(&self, epoch: u32, xid: u64, op: Uuid, n: u32) -> String {
-        format!("{self}/idx/{epoch:08x}-{xid:016x}-{}-{n:08x}.run", op.simple())
+        format!("{}{epoch:08x}-{xid:016x}-{}-{n:08x}.run", self.run_prefix(), op.simple())
     }
 }
 

@@ -127,8 +127,11 @@ pub enum Entry {
         /// Why, for people.
         reason: String,
     },
-    /// The deletion is taken back.
+    /// The deletion is taken back, and with it every condemnation since.
     Undelete {},
+    /// A kind that this version does not know. Never written.
+    #[serde(other, skip_serializing)]
+    Unknown,
 }
 
 impl Entry {
@@ -145,6 +148,7 @@ impl Entry {
             Self::Purge { .. } => "purge",
             Self::Delete { .. } => "delete",
             Self::Undelete {} => "undelete",
+            Self::Unknown => "unknown",
         }
     }
 }

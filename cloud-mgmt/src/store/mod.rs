@@ -3,9 +3,19 @@
 //! One trait for S3, for a directory used as a bucket and for the memory of a test. Everything in a bucket is written
 //! once, except best-effort hints; the ledger rests on [`ObjectStore::put_if_absent`] alone.
 
+pub mod conformance;
+pub mod dir;
 pub mod error;
+pub mod memory;
+mod object_name;
+pub mod s3;
+pub mod url;
 
+pub use dir::DirStore;
 pub use error::{StoreError, StoreErrorKind};
+pub use memory::{Conditions, FaultMoment, FaultPlan, MemoryStore};
+pub use s3::S3Store;
+pub use url::{Addressing, S3Address, StoreUrl};
 
 use async_trait::async_trait;
 use bytes::Bytes;

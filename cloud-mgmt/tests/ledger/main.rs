@@ -1,0 +1,12 @@
+//! The ledger over stores that race, lose answers and hold damaged records.
+
+// Tests may; clippy knows it of test functions alone, not of their helpers.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod append;
+mod fixtures;
+mod operations;
+mod races;
+mod reading;
+mod sweep;
+mod world;
