@@ -148,6 +148,14 @@ impl<'a> Parts<'a> {
         fits.then_some(Self { ino: Ino(u64::from_be_bytes(*ino)), space, rest })
     }
 
+    /// The inode that it is about: for an orphan mark the marked one.
+    pub fn subject(&self) -> Ino {
+        match self.space {
+            Space::Orphan => self.number().map_or(self.ino, Ino),
+            _ => self.ino,
+        }
+    }
+
     /// The number in the rest of a window, orphan or pack key.
     pub fn number(&self) -> Option<u64> {
         self.rest.try_into().ok().map(u64::from_be_bytes)

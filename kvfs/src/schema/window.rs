@@ -92,8 +92,9 @@ impl Extent {
         let (skip, len) = (start - self.start, end - start);
         let place = match &self.place {
             Place::Inline(bytes) => {
-                let first = skip as usize;
-                Place::Inline(bytes.get(first..first + len as usize).map(Bytes::copy_from_slice).unwrap_or_default())
+                let first = (skip as usize).min(bytes.len());
+                let last = (first + len as usize).min(bytes.len());
+                Place::Inline(bytes.slice(first..last))
             }
             Place::Segment { blob, within } => Place::Segment { blob: *blob, within: within + skip },
             Place::Frame { frame, within } => Place::Frame { frame: *frame, within: within + skip },

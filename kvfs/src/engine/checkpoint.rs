@@ -1,0 +1,139 @@
+//! Checkpoints: from memory into the top layer, in one LMDB transaction.
+
+use super::Engine;
+use crate::data::DataStore;
+use crate::error::{FsError, FsResult};
+use crate::ids::{Ino, Xid};
+use crate::layer::{self, CheckpointMark, Layer, LayerMeta, Seal};
+use crate::schema::{Extent, Place, Value, WindowValue};
+use crate::stack::{Frozen, Overlay};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Inline bytes that a window may keep in LMDB; more go to a data segment.
+const WINDOW_INLINE_BYTES_MAX: usize = 1024;
+
+impl Engine {
+    /// Freezes what there is and checkpoints it.
+    pub(super) fn checkpoint_now(&self) -> FsResult<()> {
+        if self.stack.load().frozen.len() < 2 && !self.active()?.is_empty() {
+            self.freeze(None)?;
+        }
+        self.checkpoint_all()
+    }
+
+    /// Ends the active overlay at the last record; with `seal`, the layer too.
+    pub(super) fn freeze(&self, seal: Option<Seal>) -> FsResult<()> {
+        let state = self.commit.lock();
+        self.freeze_at(self.journal.last(), state.totals, seal)
+    }
+
+    /// [`Engine::freeze`] for a caller that holds the commit lock.
+    pub(super) fn freeze_at(&self, applied: Xid, totals: crate::base::Totals, seal: Option<Seal>) -> FsResult<()> {
+        let overlay = self.active()?;
+        let ino_end = Ino(self.next_ino.load(Ordering::Relaxed));
+        let mark = CheckpointMark { applied, ino_end, totals, seal };
+        self.change_tiers(|tiers| {
+            tiers.frozen.insert(0, Arc::new(Frozen { overlay, mark }));
+            tiers.active = Some(Arc::new(Overlay::default()));
+        });
+        Ok(())
+    }
+
+    /// Checkpoints all frozen overlays, oldest first.
+    pub(super) fn checkpoint_all(&self) -> FsResult<()> {
+        let _turn = self.checkpointing.lock();
+        while let Some(frozen) = self.stack.load().frozen.last().cloned() {
+            // Records first: LMDB must never be ahead of a journal that power loss shortened.
+            self.flush()?;
+            self.checkpoint_one(&frozen)?;
+            self.journal.release(frozen.mark.applied)?;
+            self.reclaim();
+            if frozen.mark.seal.is_some() {
+                self.notify();
+            }
+        }
+        Ok(())
+    }
+
+    fn checkpoint_one(&self, frozen: &Arc<Frozen>) -> FsResult<()> {
+        let tiers = self.stack.load();
+        let top = tiers.layers.first().cloned().ok_or_else(|| FsError::io("there is no layer to write"))?;
+        // The layer may be sealed already, when making the next one failed the last time.
+        if top.meta().applied < frozen.mark.applied || top.meta().sealed != frozen.mark.seal {
+            write(&self.data, &top, &frozen.overlay, &frozen.mark)?;
+        }
+        let next = if frozen.mark.seal.is_some() { Some(open_next(&self.dirs.layers(), &top)?) } else { None };
+        drop(tiers);
+        self.change_tiers(|tiers| {
+            tiers.frozen.retain(|other| !Arc::ptr_eq(other, frozen));
+            if let Some(next) = next {
+                tiers.layers.insert(0, Arc::new(next));
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Makes the layer above a sealed one.
+pub(super) fn open_next(layers: &Path, sealed: &Layer) -> FsResult<Layer> {
+    let meta = sealed.meta();
+    let next =
+        LayerMeta { number: meta.number + 1, xid_from: meta.applied, ino_floor: meta.ino_end, sealed: None, ..meta };
+    layer::create(layers, &next)
+}
+
+/// Brings an overlay into the top layer: durable on return. Touches no journal.
+pub(super) fn write(data: &DataStore, top: &Layer, overlay: &Overlay, mark: &CheckpointMark) -> FsResult<()> {
+    let shards: Vec<_> = (0..Overlay::shard_count()).map(|shard| overlay.shard_entries(shard)).collect();
+    let mut entries: Vec<_> = shards.into_iter().flatten().collect();
+    entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    for (_, (_, value)) in &mut entries {
+        if let Value::Window(window) = value {
+            spill(data, window)?;
+        }
+    }
+    // What leaves the journal is flushed at its new place before LMDB names it.
+    data.flush()?;
+    let mut writer = top.checkpoint()?;
+    for (key, (xid, value)) in &entries {
+        writer.put(key, *xid, value)?;
+    }
+    fail::fail_point!("kvfs::checkpoint::before_commit");
+    writer.commit(mark.clone())?;
+    fail::fail_point!("kvfs::checkpoint::after_commit");
+    Ok(())
+}
+
+/// Moves inline bytes to a data segment, unless they are few: neighbours in one piece.
+fn spill(data: &DataStore, window: &mut WindowValue) -> FsResult<()> {
+    let inline = |extent: &Extent| if let Place::Inline(bytes) = &extent.place { bytes.len() } else { 0 };
+    if window.extents.iter().map(inline).sum::<usize>() <= WINDOW_INLINE_BYTES_MAX {
+        return Ok(());
+    }
+    let mut spilled: Vec<Extent> = Vec::with_capacity(window.extents.len());
+    let mut run: Option<(u32, Vec<u8>)> = None;
+    let close = |run: &mut Option<(u32, Vec<u8>)>, spilled: &mut Vec<Extent>| -> FsResult<()> {
+        if let Some((start, bytes)) = run.take() {
+            let blob = data.write(&bytes)?;
+            spilled.push(Extent { start, len: blob.len, place: Place::Segment { blob, within: 0 } });
+        }
+        Ok(())
+    };
+    for extent in window.extents.drain(..) {
+        let follows = run.as_ref().is_some_and(|(start, bytes)| start + bytes.len() as u32 == extent.start);
+        if let Place::Inline(bytes) = &extent.place {
+            if !follows {
+                close(&mut run, &mut spilled)?;
+            }
+            run.get_or_insert_with(|| (extent.start, Vec::new())).1.extend_from_slice(bytes);
+        } else {
+            close(&mut run, &mut spilled)?;
+            spilled.push(extent);
+        }
+    }
+    close(&mut run, &mut spilled)?;
+    window.extents = spilled;
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! Committing a record: the journal first, then the overlay, under one short lock.
+
+use super::Engine;
+use crate::apply::{Draft, apply};
+use crate::error::{FsError, FsResult};
+use crate::ids::Xid;
+use crate::op::{INLINE_BYTES_MAX, Op, Payload, Record};
+use crate::schema::{BlobRef, Time, WINDOW_BYTES};
+use crate::stack::ChangeList;
+use bytes::Bytes;
+use parking_lot::RwLockReadGuard;
+use std::sync::Arc;
+
+/// The bytes of a write on their way into a record. Held until the record is committed.
+pub struct PendingBytes<'e> {
+    payload: Payload,
+    _stored: Option<RwLockReadGuard<'e, ()>>,
+}
+
+impl Engine {
+    /// Applies one operation: acknowledged (it survives `kill -9`) on return. The caller holds the locks of the inodes
+    /// that it reads and writes.
+    pub fn run(&self, time: Time, op: Op) -> FsResult<Xid> {
+        self.run_record(&Record { time, op, payload: Payload::None })
+    }
+
+    /// Puts the bytes of a write where they will stay until the next checkpoint: small ones into the record, others
+    /// into data segments. Holds no lock on inodes.
+    pub fn place_bytes(&self, data: &[u8]) -> FsResult<PendingBytes<'_>> {
+        if data.len() <= INLINE_BYTES_MAX {
+            let payload = Payload::Inline(Bytes::copy_from_slice(data));
+            return Ok(PendingBytes { payload, _stored: None });
+        }
+        self.check_writable()?;
+        let guard = self.stored_writes.read();
+        let written: Result<Vec<BlobRef>, _> =
+            data.chunks(WINDOW_BYTES as usize).map(|chunk| self.data.write(chunk)).collect();
+        let blobs = written.map_err(|error| self.note_failure(error.into()))?;
+        Ok(PendingBytes { payload: Payload::Stored(blobs), _stored: Some(guard) })
+    }
+
+    /// [`Engine::run`] for a write.
+    pub fn run_write(&self, time: Time, op: Op, bytes: PendingBytes<'_>) -> FsResult<Xid> {
+        self.run_record(&Record { time, op, payload: bytes.payload })
+    }
+
+    fn run_record(&self, record: &Record) -> FsResult<Xid> {
+        self.check_writable()?;
+        let tiers = self.stack.load();
+        let mut draft = Draft::new(tiers.view());
+        apply(record, &mut draft)?;
+        let body = encode(record)?;
+        self.commit(&body, &draft.into_changes())
+    }
+
+    /// Appends and takes over. Never waits for a disk flush or for LMDB.
+    fn commit(&self, body: &[u8], changes: &ChangeList) -> FsResult<Xid> {
+        let mut state = self.commit.lock();
+        let xid = self.journal.append(body).map_err(|error| self.note_failure(error.into()))?;
+        self.active()?.apply(changes, xid);
+        state.totals.inodes = state.totals.inodes.saturating_add_signed(changes.inodes);
+        state.totals.bytes = state.totals.bytes.saturating_add_signed(changes.bytes);
+        Ok(xid)
+    }
+
+    /// Everything acknowledged before the call survives power loss on return (I1).
+    pub fn flush(&self) -> FsResult<Xid> {
+        // The order of the two does not matter: checksums tell a record whose bytes did not make it.
+        self.data.flush().map_err(|error| self.poison(error.into()))?;
+        self.journal.flush().map_err(|error| self.poison(error.into()))
+    }
+
+    /// A failed flush is final: what the page cache says now may not be what the disk holds.
+    pub(crate) fn poison(&self, error: FsError) -> FsError {
+        if self.read_only.load().is_none() {
+            let reason = format!("flushing to the local disk failed: {error}");
+            tracing::error!(%error, "flushing to the local disk failed");
+            self.read_only.store(Some(Arc::new(reason.clone())));
+            if let Err(error) = self.node.persist_row(super::POISONED_ROW, &reason) {
+                tracing::error!(%error, "the failure could not be recorded");
+            }
+            self.notify();
+        }
+        error
+    }
+
+    fn note_failure(&self, error: FsError) -> FsError {
+        if let FsError::Io(what) = &error {
+            tracing::error!(%what, "a local write failed");
+        }
+        error
+    }
+}
+
+pub(crate) fn encode(record: &Record) -> FsResult<Vec<u8>> {
+    postcard::to_stdvec(record).map_err(|error| FsError::io(format!("encoding a journal record: {error}")))
+}

@@ -1,0 +1,80 @@
+//! A snapshot was published: the base moves up.
+
+use super::Engine;
+use crate::base::Base;
+use crate::error::FsResult;
+use crate::ids::Ino;
+use crate::layer::{self, Layer};
+use crate::node::NodeChanges;
+use crate::schema::key::Parts;
+use crate::schema::{Key, Space, Value};
+use crate::stack::{Change, ChangeList, Tiers};
+use std::sync::Arc;
+
+/// Inode numbers of a place: everything of an inode that lies under one key prefix.
+const ORPHANS: Ino = Ino(0);
+
+impl Engine {
+    /// Makes `base` what the local tiers stand on; `rows` become durable first, and together. Layers that the base
+    /// contains stay as a cache for a while and then go.
+    pub fn publish(&self, base: Arc<dyn Base>, rows: &NodeChanges) -> FsResult<()> {
+        self.pin_orphans()?;
+        self.node.persist(rows)?;
+        fail::fail_point!("kvfs::publish::before_swap");
+        let published = base.xid();
+        let mut dropped: Vec<Arc<Layer>> = Vec::new();
+        let kept = self.options.published_kept;
+        let old = self.change_tiers(|tiers| {
+            tiers.base = base;
+            dropped = drop_published(tiers, published, kept);
+        });
+        self.retire(&old);
+        drop(old);
+        for layer in dropped {
+            layer::remove(layer.path())?;
+        }
+        self.reclaim();
+        Ok(())
+    }
+
+    /// Copies what unlinked, perhaps still open inodes have into the overlay: the new base will not know them. Needs no
+    /// journal: a restart purges them, nobody holds them then.
+    fn pin_orphans(&self) -> FsResult<()> {
+        let marks = {
+            let tiers = self.stack.load();
+            tiers.view().scan(ORPHANS, Space::Orphan, &Key::first_of(ORPHANS, Space::Orphan), usize::MAX)?
+        };
+        for (mark, _) in marks {
+            let Some(ino) = Parts::parse(mark.as_bytes()).map(|parts| parts.subject()) else { continue };
+            let _locked = self.stack.locks().lock(&[ino]);
+            let tiers = self.stack.load();
+            let view = tiers.view();
+            let Some(inode) = view.inode(ino)? else { continue };
+            let mut list = ChangeList::default();
+            list.changes.push(Change::Put(Key::inode(ino), Value::Inode(inode)));
+            for space in [Space::Window, Space::Xattr] {
+                let rows = view.scan(ino, space, &Key::first_of(ino, space), usize::MAX)?;
+                list.changes.extend(rows.into_iter().map(|(key, value)| Change::Put(key, value)));
+            }
+            let _state = self.commit.lock();
+            self.active()?.apply(&list, self.journal.last());
+        }
+        Ok(())
+    }
+}
+
+/// Takes published layers beyond `kept` out of the list, and returns them oldest first.
+pub(super) fn drop_published(tiers: &mut Tiers, published: crate::ids::Xid, kept: usize) -> Vec<Arc<Layer>> {
+    let contained = |layer: &Arc<Layer>| {
+        let meta = layer.meta();
+        meta.sealed.is_some() && meta.applied <= published
+    };
+    let count = tiers.layers.iter().filter(|l| contained(l)).count();
+    let mut dropped = Vec::new();
+    for _ in kept..count {
+        if tiers.layers.last().is_some_and(contained) {
+            dropped.extend(tiers.layers.pop());
+        }
+    }
+    dropped
+}

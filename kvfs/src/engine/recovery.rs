@@ -1,0 +1,245 @@
+//! Opening an engine: after a clean stop, a `kill -9` or a power loss.
+//!
+//! LMDB is consistent as it is; the journal's records behind it are applied again, up to the first one that is bad or
+//! whose bytes did not make it; what follows is void. Then everything is checkpointed once, and work begins.
+
+use super::{
+    CommitState, Engine, EngineOptions, IDENTITY_ROW, InstanceDirs, POISONED_ROW, checkpoint, publish, reclaim,
+};
+use crate::apply::{Draft, apply};
+use crate::base::Totals;
+use crate::data::DataStore;
+use crate::error::{FsError, FsResult};
+use crate::ids::{Epoch, Ino, Xid};
+use crate::journal::{Journal, JournalIdentity};
+use crate::layer::{self, CheckpointMark, Layer, Seal};
+use crate::node::{NodeChanges, NodeStore};
+use crate::op::{NewInode, Op, Payload, Record};
+use crate::schema::key::Parts;
+use crate::schema::{FileKind, Key, Space, Time};
+use crate::stack::{Overlay, Stack, Tiers};
+use arc_swap::ArcSwapOption;
+use parking_lot::{Mutex, RwLock};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// Everything that an engine is opened with.
+pub struct EngineSetup {
+    /// Its files.
+    pub dirs: InstanceDirs,
+    /// Its own records, already open.
+    pub node: Arc<NodeStore>,
+    /// What it stands on: a stack with nothing but the base.
+    pub stack: Arc<Stack>,
+    /// Owner and group of the root directory, should it have to be made.
+    pub owner: (u32, u32),
+    /// The time of the records that opening itself writes.
+    pub now: Time,
+    /// Sizes and times.
+    pub options: EngineOptions,
+}
+
+impl Engine {
+    /// Opens the instance that [`super::create_instance`] made, and starts its checkpointer.
+    pub fn open(setup: EngineSetup) -> FsResult<Arc<Engine>> {
+        let EngineSetup { dirs, node, stack, owner, now, options } = setup;
+        let missing = || FsError::io(format!("{}: the instance was never made completely", dirs.root().display()));
+        let identity: super::EngineIdentity = node.get(IDENTITY_ROW)?.ok_or_else(missing)?;
+        if node.get::<String>(POISONED_ROW)?.is_some() {
+            forget_page_cache(&dirs)?;
+        }
+        let base = Arc::clone(&stack.load().base);
+        let layers = open_layers(&dirs.layers())?;
+        let data = Arc::new(DataStore::open(&dirs.data(), options.data)?);
+        let mut replay = Replaying::begin(&dirs, &stack, (&data, identity.epoch), layers)?;
+        let at = JournalIdentity { fs: identity.fs, epoch: identity.epoch };
+        let mut records = Journal::open(&dirs.journal(), at, replay.last, options.journal)?;
+        while let Some((xid, body)) = records.next()? {
+            if !replay.take(xid, &body)? {
+                break;
+            }
+        }
+        let journal = records.finish(replay.last)?;
+        if !replay.overlay.is_empty() {
+            replay.checkpoint(None)?;
+        }
+        let (totals, next_ino, last) = (replay.totals, replay.next_ino, replay.last);
+        stack.swap(replay.into_tiers(base.xid(), options.published_kept)?);
+        data.retain(&reclaim::named_segments(&stack.load()))?;
+        let mut cleared = NodeChanges::default();
+        node.persist(cleared.remove(POISONED_ROW))?;
+        let engine = Arc::new(Engine {
+            dirs,
+            identity,
+            options,
+            stack,
+            node,
+            journal,
+            data,
+            commit: Mutex::new(CommitState { totals }),
+            checkpointing: Mutex::new(()),
+            moves: Mutex::new(()),
+            next_ino: AtomicU64::new(next_ino.0),
+            stored_writes: RwLock::new(()),
+            read_only: ArcSwapOption::empty(),
+            worker: super::worker::Worker::default(),
+            retired: Mutex::default(),
+            listener: ArcSwapOption::empty(),
+        });
+        engine.begin(last == base.xid(), owner, now)?;
+        Engine::start_worker(&engine)?;
+        Ok(engine)
+    }
+
+    /// The first records of a new instance, and the end of what nobody holds.
+    fn begin(&self, is_first: bool, owner: (u32, u32), now: Time) -> FsResult<()> {
+        if is_first {
+            self.run(now, Op::Epoch { epoch: self.identity.epoch })?;
+        }
+        let tiers = self.stack.load();
+        if tiers.base.xid().0 == 0 && tiers.view().inode(Ino::ROOT)?.is_none() {
+            let (uid, gid) = owner;
+            let kind = FileKind::Directory;
+            let root = NewInode { ino: Ino::ROOT, kind, mode: 0o755, uid, gid, rdev: 0, target: Vec::new() };
+            self.run(now, Op::Root(root))?;
+        }
+        let marks = Key::first_of(Ino(0), Space::Orphan);
+        for (mark, _) in tiers.view().scan(Ino(0), Space::Orphan, &marks, usize::MAX)? {
+            if let Some(parts) = Parts::parse(mark.as_bytes()) {
+                self.run(now, Op::Purge { ino: parts.subject() })?;
+            }
+        }
+        self.flush().map(|_| ())
+    }
+}
+
+/// The stack while records are applied again.
+struct Replaying<'a> {
+    dirs: &'a InstanceDirs,
+    stack: &'a Stack,
+    data: &'a DataStore,
+    epoch: Epoch,
+    overlay: Arc<Overlay>,
+    layers: Vec<Arc<Layer>>,
+    last: Xid,
+    next_ino: Ino,
+    totals: Totals,
+}
+
+/// Memory that a replay may fill before it checkpoints, bytes.
+const REPLAY_BYTES_MAX: u64 = 64 << 20;
+
+impl<'a> Replaying<'a> {
+    fn begin(
+        dirs: &'a InstanceDirs,
+        stack: &'a Stack,
+        local: (&'a DataStore, Epoch),
+        mut layers: Vec<Arc<Layer>>,
+    ) -> FsResult<Self> {
+        let top = layers.first().ok_or_else(|| FsError::corrupt(format!("{}: no layer", dirs.layers().display())))?;
+        let meta = top.meta();
+        if meta.sealed.is_some() {
+            let next = checkpoint::open_next(&dirs.layers(), top)?;
+            layers.insert(0, Arc::new(next));
+        }
+        let (data, epoch) = local;
+        let (last, next_ino, totals) = (meta.applied, meta.ino_end, meta.totals);
+        let replaying = Self { dirs, stack, data, epoch, overlay: Arc::default(), layers, last, next_ino, totals };
+        replaying.show();
+        Ok(replaying)
+    }
+
+    /// Makes what there is the current tiers, for the next record to read.
+    fn show(&self) {
+        let base = Arc::clone(&self.stack.load().base);
+        let (active, layers) = (Some(Arc::clone(&self.overlay)), self.layers.clone());
+        self.stack.swap(Tiers { active, frozen: Vec::new(), layers, base });
+    }
+
+    /// Applies one record; `false` if its bytes are not there, and so the journal ends before it.
+    fn take(&mut self, xid: Xid, body: &[u8]) -> FsResult<bool> {
+        let unreadable = |what: &str| FsError::corrupt(format!("journal record {xid}: {what}"));
+        let record: Record = postcard::from_bytes(body).map_err(|_| unreadable("does not decode"))?;
+        if let Payload::Stored(blobs) = &record.payload {
+            for blob in blobs {
+                if let Err(error) = self.data.read_all(blob) {
+                    tracing::warn!(%xid, %error, "the journal ends here: these bytes were never flushed");
+                    return Ok(false);
+                }
+            }
+        }
+        let tiers = self.stack.load();
+        let mut draft = Draft::new(tiers.view());
+        apply(&record, &mut draft).map_err(|error| unreadable(&format!("cannot be applied again: {error}")))?;
+        let changes = draft.into_changes();
+        self.overlay.apply(&changes, xid);
+        self.totals.inodes = self.totals.inodes.saturating_add_signed(changes.inodes);
+        self.totals.bytes = self.totals.bytes.saturating_add_signed(changes.bytes);
+        self.last = xid;
+        match record.op {
+            Op::Make { inode, .. } => self.next_ino = self.next_ino.max(inode.ino.next()),
+            Op::Snapshot(request) => {
+                let epoch = self.epoch;
+                self.checkpoint(Some(Seal { request, epoch }))?;
+            }
+            _ if self.overlay.bytes() > REPLAY_BYTES_MAX => self.checkpoint(None)?,
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    fn checkpoint(&mut self, seal: Option<Seal>) -> FsResult<()> {
+        let top = self.layers.first().cloned().ok_or_else(|| FsError::corrupt("no layer to write"))?;
+        let (applied, ino_end, totals) = (self.last, self.next_ino, self.totals);
+        let ends = seal.is_some();
+        checkpoint::write(self.data, &top, &self.overlay, &CheckpointMark { applied, ino_end, totals, seal })?;
+        if ends {
+            let next = checkpoint::open_next(&self.dirs.layers(), &top)?;
+            self.layers.insert(0, Arc::new(next));
+        }
+        self.overlay = Arc::default();
+        self.show();
+        Ok(())
+    }
+
+    /// The tiers to work with; layers that the base contains go, but for the newest.
+    fn into_tiers(self, published: Xid, kept: usize) -> FsResult<Tiers> {
+        self.show();
+        let mut tiers = self.stack.load().duplicate();
+        drop(self.layers);
+        for layer in publish::drop_published(&mut tiers, published, kept) {
+            layer::remove(layer.path())?;
+        }
+        Ok(tiers)
+    }
+}
+
+fn open_layers(dir: &Path) -> FsResult<Vec<Arc<Layer>>> {
+    let mut layers = Vec::new();
+    for path in layer::list(dir)? {
+        layers.insert(0, Arc::new(Layer::open(&path)?));
+    }
+    for pair in layers.windows(2) {
+        if let [upper, lower] = pair
+            && upper.meta().xid_from != lower.meta().applied
+        {
+            let (upper, lower) = (upper.path().display(), lower.path().display());
+            return Err(FsError::corrupt(format!("{upper} does not follow {lower}: a layer is missing")));
+        }
+    }
+    Ok(layers)
+}
+
+/// After a failed flush the page cache may hold what the disk does not: read everything from the disk again.
+fn forget_page_cache(dirs: &InstanceDirs) -> FsResult<()> {
+    tracing::warn!("a flush had failed before the last stop: reading everything back from the disk");
+    for dir in [dirs.journal(), dirs.data()] {
+        let os = |error: std::io::Error| FsError::os(&dir.display().to_string(), &error);
+        for entry in std::fs::read_dir(&dir).map_err(os)? {
+            let file = std::fs::File::open(entry.map_err(os)?.path()).map_err(os)?;
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).map_err(|e| os(e.into()))?;
+        }
+    }
+    Ok(())
+}

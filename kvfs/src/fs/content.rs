@@ -1,0 +1,120 @@
+//! Reading, writing and seeking.
+
+use super::{Fs, SeekTarget};
+use crate::apply::windows_of;
+use crate::error::{FsError, FsResult};
+use crate::ids::Ino;
+use crate::op::{Op, Privileges};
+use crate::schema::key::Parts;
+use crate::schema::{Extent, FileKind, InodeValue, Key, Place, Space, Value, WINDOW_BYTES};
+use crate::stack::Tiers;
+use bytes::{Bytes, BytesMut};
+
+/// Windows that a seek looks at in one go.
+const SEEK_BATCH: usize = 64;
+
+fn file(fs: &Fs, ino: Ino) -> FsResult<InodeValue> {
+    let inode = fs.existing(ino)?;
+    match inode.kind {
+        FileKind::Regular => Ok(inode),
+        FileKind::Directory => Err(FsError::IsDirectory),
+        _ => Err(FsError::Invalid),
+    }
+}
+
+pub fn read(fs: &Fs, ino: Ino, offset: u64, len: u32) -> FsResult<Bytes> {
+    let size = file(fs, ino)?.size;
+    let len = size.saturating_sub(offset).min(u64::from(len));
+    // Held until the bytes are copied: what it names is not recycled.
+    let tiers = fs.stack.load();
+    let mut out = BytesMut::zeroed(len as usize);
+    let mut at = 0;
+    for (window, from, to) in windows_of(offset, len) {
+        let value = tiers.view().window(ino, window)?;
+        for (start, piece_len, extent) in value.pieces(from, to) {
+            let first = at + (start - from) as usize;
+            if let (Some(extent), Some(target)) = (extent, out.get_mut(first..first + piece_len as usize)) {
+                read_extent(fs, &tiers, &extent, target)?;
+            }
+        }
+        at += (to - from) as usize;
+    }
+    Ok(out.freeze())
+}
+
+fn read_extent(fs: &Fs, tiers: &Tiers, extent: &Extent, target: &mut [u8]) -> FsResult<()> {
+    let lost = || FsError::corrupt("an extent is longer than its bytes");
+    match &extent.place {
+        Place::Inline(bytes) => target.copy_from_slice(bytes.get(..target.len()).ok_or_else(lost)?),
+        Place::Segment { blob, within } => {
+            let engine = fs.engine.load_full().ok_or_else(|| FsError::corrupt("local bytes without local data"))?;
+            engine.data().read(blob, *within, target)?;
+        }
+        Place::Frame { frame, within } => {
+            let raw = tiers.base.read_frame(frame)?;
+            let first = *within as usize;
+            target.copy_from_slice(raw.get(first..first + target.len()).ok_or_else(lost)?);
+        }
+    }
+    Ok(())
+}
+
+pub fn write(fs: &Fs, ino: Ino, offset: u64, data: &[u8], privileges: Privileges) -> FsResult<u32> {
+    let len = u32::try_from(data.len()).map_err(|_| FsError::Invalid)?;
+    if len == 0 {
+        return Ok(0);
+    }
+    let engine = fs.writer()?;
+    let bytes = engine.place_bytes(data)?;
+    let _locked = fs.stack.locks().lock(&[ino]);
+    engine.run_write(fs.clock.now(), Op::Write { ino, offset, len, privileges }, bytes)?;
+    Ok(len)
+}
+
+pub fn seek(fs: &Fs, ino: Ino, offset: u64, target: SeekTarget) -> FsResult<u64> {
+    let size = file(fs, ino)?.size;
+    if offset >= size {
+        return Err(FsError::NoSuchAddress);
+    }
+    match target {
+        SeekTarget::Data => next_data(fs, ino, offset)?.filter(|at| *at < size).ok_or(FsError::NoSuchAddress),
+        SeekTarget::Hole => Ok(next_hole(fs, ino, offset)?.min(size)),
+    }
+}
+
+fn next_data(fs: &Fs, ino: Ino, offset: u64) -> FsResult<Option<u64>> {
+    let tiers = fs.stack.load();
+    let mut window = offset / WINDOW_BYTES;
+    loop {
+        let rows = tiers.view().scan(ino, Space::Window, &Key::window(ino, window), SEEK_BATCH)?;
+        let Some((last, _)) = rows.last() else { return Ok(None) };
+        let next = number(last) + 1;
+        for (key, value) in &rows {
+            let Value::Window(value) = value else { continue };
+            let start = number(key) * WINDOW_BYTES;
+            let after = |extent: &&Extent| start + u64::from(extent.end()) > offset;
+            if let Some(extent) = value.extents.iter().find(after) {
+                return Ok(Some((start + u64::from(extent.start)).max(offset)));
+            }
+        }
+        window = next;
+    }
+}
+
+fn next_hole(fs: &Fs, ino: Ino, offset: u64) -> FsResult<u64> {
+    let tiers = fs.stack.load();
+    let mut at = offset;
+    loop {
+        let (window, within) = (at / WINDOW_BYTES, (at % WINDOW_BYTES) as u32);
+        let value = tiers.view().window(ino, window)?;
+        let pieces = value.pieces(within, WINDOW_BYTES as u32);
+        if let Some((start, _, _)) = pieces.iter().find(|(_, _, extent)| extent.is_none()) {
+            return Ok(window * WINDOW_BYTES + u64::from(*start));
+        }
+        at = (window + 1) * WINDOW_BYTES;
+    }
+}
+
+fn number(key: &Key) -> u64 {
+    Parts::parse(key.as_bytes()).and_then(|parts| parts.number()).unwrap_or_default()
+}

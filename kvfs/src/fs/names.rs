@@ -1,0 +1,130 @@
+//! Looking up, making, removing and renaming.
+
+use super::{Attributes, Caller, Fs, NAME_BYTES_MAX, NewNode, attributes_of};
+use crate::error::{FsError, FsResult};
+use crate::ids::Ino;
+use crate::op::{Entry, NewInode, Op, RenameMode};
+use crate::schema::{DirentValue, FileKind, InodeValue};
+
+const SGID: u32 = 0o2000;
+/// Longest symlink target, bytes (`PATH_MAX` less the NUL).
+const TARGET_BYTES_MAX: usize = 4095;
+
+/// A checked name in a directory.
+pub fn entry(parent: Ino, name: &[u8]) -> FsResult<Entry> {
+    if name.len() > NAME_BYTES_MAX {
+        return Err(FsError::NameTooLong);
+    }
+    if name.is_empty() || name == b"." || name == b".." || name.iter().any(|b| matches!(b, b'/' | 0)) {
+        return Err(FsError::Invalid);
+    }
+    Ok(Entry { parent, name: name.to_vec() })
+}
+
+fn directory(fs: &Fs, ino: Ino) -> FsResult<InodeValue> {
+    let inode = fs.existing(ino)?;
+    if inode.is_dir() { Ok(inode) } else { Err(FsError::NotDirectory) }
+}
+
+pub fn lookup(fs: &Fs, parent: Ino, name: &[u8]) -> FsResult<Attributes> {
+    if name.len() > NAME_BYTES_MAX {
+        return Err(FsError::NameTooLong);
+    }
+    let tiers = fs.stack.load();
+    let view = tiers.view();
+    let ino = match name {
+        b"." => parent,
+        b".." => directory(fs, parent)?.parent,
+        _ => match view.dirent(parent, name)? {
+            Some(dirent) => dirent.ino,
+            None => return Err(missing(fs, parent)),
+        },
+    };
+    // Between the two reads the name may have gone, and its inode with it.
+    let inode = view.inode(ino)?.ok_or(FsError::NotFound)?;
+    Ok(attributes_of(ino, &inode))
+}
+
+/// Why a name is not there.
+fn missing(fs: &Fs, parent: Ino) -> FsError {
+    match directory(fs, parent) {
+        Ok(_) => FsError::NotFound,
+        Err(error) => error,
+    }
+}
+
+pub fn make(fs: &Fs, caller: Caller, at: (Ino, &[u8]), node: &NewNode<'_>) -> FsResult<Attributes> {
+    let at = entry(at.0, at.1)?;
+    if node.target.len() > TARGET_BYTES_MAX {
+        return Err(FsError::NameTooLong);
+    }
+    let engine = fs.writer()?;
+    let _locked = fs.stack.locks().lock(&[at.parent]);
+    let parent = fs.existing(at.parent)?;
+    let mut inode = NewInode {
+        ino: engine.allocate_ino(),
+        kind: node.kind,
+        mode: node.mode & 0o7777,
+        uid: caller.uid,
+        gid: caller.gid,
+        rdev: node.rdev,
+        target: node.target.to_vec(),
+    };
+    if parent.mode & SGID != 0 {
+        inode.gid = parent.gid;
+        if node.kind == FileKind::Directory {
+            inode.mode |= SGID;
+        }
+    }
+    let ino = inode.ino;
+    engine.run(fs.clock.now(), Op::Make { at, inode })?;
+    Ok(attributes_of(ino, &fs.existing(ino)?))
+}
+
+/// Removes a name: the locks need the inode behind it, which only the lock on the directory holds still.
+pub fn remove(fs: &Fs, parent: Ino, name: &[u8], op: impl Fn(Entry) -> Op) -> FsResult<()> {
+    let at = entry(parent, name)?;
+    let engine = fs.writer()?;
+    loop {
+        let victim = dirent(fs, &at)?.ok_or_else(|| missing(fs, parent))?;
+        let _locked = fs.stack.locks().lock(&[parent, victim.ino]);
+        if dirent(fs, &at)? == Some(victim) {
+            return engine.run(fs.clock.now(), op(at)).map(|_| ());
+        }
+    }
+}
+
+fn dirent(fs: &Fs, at: &Entry) -> FsResult<Option<DirentValue>> {
+    fs.stack.load().view().dirent(at.parent, &at.name)
+}
+
+pub fn rename(fs: &Fs, from: (Ino, &[u8]), to: (Ino, &[u8]), mode: RenameMode) -> FsResult<()> {
+    let (from, to) = (entry(from.0, from.1)?, entry(to.0, to.1)?);
+    let engine = fs.writer()?;
+    loop {
+        let moved = dirent(fs, &from)?.ok_or_else(|| missing(fs, from.parent))?;
+        let target = dirent(fs, &to)?;
+        let directories = [Some(moved), target].into_iter().flatten().any(|d| d.kind == FileKind::Directory);
+        let _moving = (directories && from.parent != to.parent).then(|| fs.stack.locks().lock_moves());
+        let mut inos = vec![from.parent, to.parent, moved.ino];
+        inos.extend(target.map(|target| target.ino));
+        let _locked = fs.stack.locks().lock(&inos);
+        if dirent(fs, &from)? == Some(moved) && dirent(fs, &to)? == target {
+            return engine.run(fs.clock.now(), Op::Rename { from, to, mode }).map(|_| ());
+        }
+    }
+}
+
+/// Nobody holds the inode any more: if it has no name either, it goes.
+pub fn forgotten(fs: &Fs, ino: Ino) {
+    let Some(engine) = fs.engine.load_full() else { return };
+    let unlinked = || matches!(fs.stack.load().view().inode(ino), Ok(Some(inode)) if inode.nlink == 0);
+    if !unlinked() || engine.check_writable().is_err() {
+        return;
+    }
+    let _locked = fs.stack.locks().lock(&[ino]);
+    if let Err(error) = engine.run(fs.clock.now(), Op::Purge { ino }) {
+        // Its mark stays: the next start purges it.
+        tracing::warn!(%ino, %error, "an unlinked file could not be removed yet");
+    }
+}

@@ -1,0 +1,480 @@
+//! The requests of the kernel, one to one.
+
+use super::OpenMode;
+use super::convert::{self, MODE_MASK, checked_name, ino};
+use super::core::Core;
+use super::handshake;
+use crate::error::FsError;
+use crate::fs::api::{Access, Caller, NewNode, SeekTarget};
+use crate::op::{AttributeChange, Privileges};
+use crate::schema::FileKind;
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
+    KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Inodes that statfs shows as free: the numbers of an epoch.
+const INODES_FREE: u64 = 1 << 40;
+
+/// The handler of a session.
+pub(super) struct Adapter {
+    core: Arc<Core>,
+}
+
+impl Adapter {
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+
+    /// Everything that gives a name to a new inode.
+    fn make(&self, caller: Caller, at: (INodeNo, &OsStr), node: &NewNode<'_>, reply: ReplyEntry) {
+        let Some(name) = checked_name(at.1) else { return reply.error(Errno::ENAMETOOLONG) };
+        let (parent, &NewNode { kind, mode, rdev, target }) = (ino(at.0), node);
+        self.core.answer_entry(parent, reply, [name, target], move |fs, [name, target]| {
+            fs.make(caller, parent, name, &NewNode { kind, mode, rdev, target })
+        });
+    }
+}
+
+fn caller(request: &Request) -> Caller {
+    Caller { uid: request.uid(), gid: request.gid() }
+}
+
+/// The kernel leaves suid and sgid to us (`HANDLE_KILLPRIV_V2`); root keeps them, as with `CAP_FSETID`.
+fn privileges_of(request: &Request) -> Privileges {
+    if request.uid() == 0 { Privileges::Keep } else { Privileges::Drop }
+}
+
+fn send_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
+    match size as usize {
+        0 => reply.size(value.len() as u32),
+        room if room < value.len() => reply.error(Errno::ERANGE),
+        _ => reply.data(value),
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        handshake::negotiate(config);
+        self.core.negotiated(config.kernel_abi());
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let Some(name) = checked_name(name) else { return reply.error(Errno::ENAMETOOLONG) };
+        let parent = ino(parent);
+        self.core.answer(
+            parent,
+            reply,
+            [name],
+            move |fs, [name]| match fs.lookup(parent, name) {
+                Err(FsError::NotFound) => Ok(None),
+                found => found.map(Some),
+            },
+            |core, reply, found| match found {
+                Some(attributes) => core.send_entry(reply, &attributes),
+                // Inode 0 with a life time: the kernel remembers that there is nothing.
+                None => {
+                    reply.entry(
+                        &core.cache_ttl(),
+                        &convert::bare_attr(crate::Ino(0), FileKind::Regular),
+                        Generation(0),
+                    );
+                }
+            },
+        );
+    }
+
+    fn forget(&self, _request: &Request, node: INodeNo, count: u64) {
+        self.core.forget(ino(node), count);
+    }
+
+    fn getattr(&self, _request: &Request, node: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
+        let node = ino(node);
+        self.core.answer_attributes(node, reply, [], move |fs, []| fs.attributes(node));
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let node = ino(node);
+        let change = AttributeChange {
+            mode: mode.map(|mode| mode & MODE_MASK),
+            uid,
+            gid,
+            size,
+            atime: atime.map(convert::wanted_time),
+            mtime: mtime.map(convert::wanted_time),
+        };
+        let chown = uid.is_some() || gid.is_some();
+        let privileges = match size {
+            _ if chown => Privileges::Drop,
+            Some(_) => privileges_of(request),
+            None => Privileges::Keep,
+        };
+        self.core.answer_attributes(node, reply, [], move |fs, []| fs.set_attributes(node, &change, privileges));
+    }
+
+    fn readlink(&self, _request: &Request, node: INodeNo, reply: ReplyData) {
+        let node = ino(node);
+        self.core.answer(node, reply, [], move |fs, []| fs.read_link(node), |_core, reply, target| reply.data(&target));
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let Some(kind) = FileKind::from_mode(mode) else { return reply.error(Errno::EINVAL) };
+        let node = NewNode { kind, mode: mode & !umask & MODE_MASK, rdev, target: &[] };
+        self.make(caller(request), (parent, name), &node, reply);
+    }
+
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let node = NewNode { kind: FileKind::Directory, mode: mode & !umask & MODE_MASK, rdev: 0, target: &[] };
+        self.make(caller(request), (parent, name), &node, reply);
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let target = target.as_os_str().as_bytes();
+        let node = NewNode { kind: FileKind::Symlink, mode: 0o777, rdev: 0, target };
+        self.make(caller(request), (parent, name), &node, reply);
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let Some(name) = checked_name(name) else { return reply.error(Errno::ENAMETOOLONG) };
+        let (parent, caller, mode) = (ino(parent), caller(request), mode & !umask & MODE_MASK);
+        self.core.answer(
+            parent,
+            reply,
+            [name],
+            move |fs, [name]| {
+                let node = NewNode { kind: FileKind::Regular, mode, rdev: 0, target: &[] };
+                match fs.make(caller, parent, name, &node) {
+                    // The kernel believed that there was nothing. ESTALE makes it look again, and check permissions
+                    // on what it finds, which an answer of ours would skip.
+                    Err(FsError::Exists) if flags & libc::O_EXCL == 0 => Err(FsError::Stale),
+                    made => made,
+                }
+            },
+            |core, reply, made| {
+                core.lookups.remember(made.ino);
+                let (ttl, attr) = (core.cache_ttl(), convert::file_attr(&made));
+                reply.created(&ttl, &attr, Generation(0), FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+            },
+        );
+    }
+
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let Some(name) = checked_name(name) else { return reply.error(Errno::ENAMETOOLONG) };
+        let parent = ino(parent);
+        self.core.acknowledge(parent, reply, [name], move |fs, [name]| fs.unlink(parent, name));
+    }
+
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let Some(name) = checked_name(name) else { return reply.error(Errno::ENAMETOOLONG) };
+        let parent = ino(parent);
+        self.core.acknowledge(parent, reply, [name], move |fs, [name]| fs.rmdir(parent, name));
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (Some(name), Some(new_name)) = (checked_name(name), checked_name(new_name)) else {
+            return reply.error(Errno::ENAMETOOLONG);
+        };
+        let Some(mode) = convert::rename_mode(flags) else { return reply.error(Errno::EINVAL) };
+        let (parent, new_parent) = (ino(parent), ino(new_parent));
+        self.core.acknowledge(parent, reply, [name, new_name], move |fs, [name, new_name]| {
+            fs.rename((parent, name), (new_parent, new_name), mode)
+        });
+    }
+
+    fn link(&self, _request: &Request, node: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let Some(name) = checked_name(name) else { return reply.error(Errno::ENAMETOOLONG) };
+        let (node, parent) = (ino(node), ino(parent));
+        self.core.answer_entry(node, reply, [name], move |fs, [name]| fs.link(node, parent, name));
+    }
+
+    fn open(&self, _request: &Request, _node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if self.core.open == OpenMode::Stateless {
+            return reply.error(Errno::ENOSYS);
+        }
+        let writes = flags.0 & libc::O_ACCMODE != libc::O_RDONLY || flags.0 & libc::O_TRUNC != 0;
+        if writes && self.core.fs.access() == Access::ReadOnly {
+            return reply.error(Errno::EROFS);
+        }
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let node = ino(node);
+        self.core.answer(
+            node,
+            reply,
+            [],
+            move |fs, []| fs.read(node, offset, size),
+            // One byte more than asked would be EIO for the application.
+            move |_core, reply, bytes| reply.data(bytes.get(..size as usize).unwrap_or(&bytes)),
+        );
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let node = ino(node);
+        let drops = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let privileges = if drops { Privileges::Drop } else { Privileges::Keep };
+        self.core.answer(
+            node,
+            reply,
+            [data],
+            move |fs, [data]| fs.write(node, offset, data, privileges),
+            |_core, reply, written| reply.written(written),
+        );
+    }
+
+    fn flush(&self, _request: &Request, _node: INodeNo, _handle: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fsync(&self, _request: &Request, node: INodeNo, _handle: FileHandle, _data_only: bool, reply: ReplyEmpty) {
+        self.core.sync(ino(node), reply);
+    }
+
+    fn opendir(&self, _request: &Request, _node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.opened(FileHandle(self.core.directories.open()), FopenFlags::empty());
+    }
+
+    fn readdir(&self, _request: &Request, node: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
+        self.core.list(ino(node), handle.0, offset, reply);
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        self.core.list(ino(node), handle.0, offset, reply);
+    }
+
+    fn releasedir(&self, _request: &Request, _node: INodeNo, handle: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        self.core.directories.close(handle.0);
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _request: &Request, node: INodeNo, _handle: FileHandle, _data_only: bool, reply: ReplyEmpty) {
+        self.core.sync(ino(node), reply);
+    }
+
+    fn statfs(&self, _request: &Request, node: INodeNo, reply: ReplyStatfs) {
+        self.core.answer(
+            ino(node),
+            reply,
+            [],
+            |fs, []| fs.stats(),
+            |_core, reply, stats| {
+                let unit = convert::BLOCK_BYTES;
+                let (total, free) = (stats.total_bytes / u64::from(unit), stats.free_bytes / u64::from(unit));
+                reply.statfs(total, free, free, stats.inodes + INODES_FREE, INODES_FREE, unit, 255, unit);
+            },
+        );
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let Some(mode) = convert::xattr_mode(flags) else { return reply.error(Errno::EINVAL) };
+        let node = ino(node);
+        self.core.acknowledge(node, reply, [name.as_bytes(), value], move |fs, [name, value]| {
+            fs.set_xattr(node, name, value, mode)
+        });
+    }
+
+    fn getxattr(&self, _request: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let node = ino(node);
+        self.core.answer(
+            node,
+            reply,
+            [name.as_bytes()],
+            move |fs, [name]| fs.get_xattr(node, name),
+            move |_core, reply, value| send_xattr(reply, size, &value),
+        );
+    }
+
+    fn listxattr(&self, _request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+        let node = ino(node);
+        self.core.answer(
+            node,
+            reply,
+            [],
+            move |fs, []| fs.list_xattrs(node),
+            move |_core, reply, names| {
+                let list: Vec<u8> = names.into_iter().flat_map(|name| name.into_iter().chain([0])).collect();
+                send_xattr(reply, size, &list);
+            },
+        );
+    }
+
+    fn removexattr(&self, _request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let node = ino(node);
+        self.core.acknowledge(node, reply, [name.as_bytes()], move |fs, [name]| fs.remove_xattr(node, name));
+    }
+
+    fn fallocate(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        length: u64,
+        flags: i32,
+        reply: ReplyEmpty,
+    ) {
+        let Some(mode) = convert::allocate_mode(flags) else { return reply.error(Errno::EOPNOTSUPP) };
+        let (node, privileges) = (ino(node), privileges_of(request));
+        self.core.acknowledge(node, reply, [], move |fs, []| fs.allocate(node, offset, length, mode, privileges));
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let target = match whence {
+            libc::SEEK_DATA => SeekTarget::Data,
+            libc::SEEK_HOLE => SeekTarget::Hole,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
+        let node = ino(node);
+        self.core.answer(
+            node,
+            reply,
+            [],
+            move |fs, []| fs.seek(node, offset, target),
+            |_core, reply, found| reply.offset(found as i64),
+        );
+    }
+
+    fn copy_file_range(
+        &self,
+        _request: &Request,
+        _from: INodeNo,
+        _from_handle: FileHandle,
+        _from_offset: u64,
+        _to: INodeNo,
+        _to_handle: FileHandle,
+        _to_offset: u64,
+        _len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        // The kernel copies through the page cache then.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        _handle: FileHandle,
+        _flags: IoctlFlags,
+        _command: u32,
+        _input: &[u8],
+        _output_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn poll(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        _handle: FileHandle,
+        _notifier: PollNotifier,
+        _events: PollEvents,
+        _flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+}

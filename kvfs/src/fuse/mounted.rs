@@ -1,0 +1,174 @@
+//! A mount from its beginning to its end.
+
+use super::adapter::Adapter;
+use super::attach::{self, Detached, Visitors};
+use super::core::Core;
+use super::error::MountError;
+use super::invalidate::Invalidator;
+use super::mountinfo::{self, mounted_at};
+use super::{MountOptions, precheck};
+use crate::fs::api::FileSystem;
+use fuser::{Config, Session, SessionACL};
+use parking_lot::{Condvar, Mutex};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// After an unmount that nobody stood in the way of, the session ends at once, unless another mount namespace has a
+/// copy of the mount.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A mounted filesystem. Dropping it unmounts.
+pub struct Mount {
+    path: PathBuf,
+    /// `major:minor` of this very mount, to never unmount another one at the same path.
+    device: Option<String>,
+    detached: AtomicBool,
+    invalidator: Invalidator,
+    end: Arc<End>,
+}
+
+/// How a filesystem was unmounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmounted {
+    /// The session is over; the filesystem has no user any more.
+    Clean,
+    /// The mount point is free, but somebody still has files open or works in a directory;
+    /// [`Mount::wait`] returns when the last one is gone.
+    Busy,
+}
+
+/// The end of the session, for those who wait for it.
+#[derive(Default)]
+struct End {
+    over: Mutex<Option<Result<(), Arc<io::Error>>>>,
+    changed: Condvar,
+}
+
+/// Mounts `fs` at `mountpoint`, an empty directory. On return applications can use it.
+pub fn mount(fs: Arc<dyn FileSystem>, mountpoint: &Path, options: MountOptions) -> Result<Mount, MountError> {
+    let path = precheck::check_mountpoint(mountpoint, &options)?;
+    let connection = attach::attach(&path, &options)?;
+    let device = mounted_at(&path)?.map(|entry| entry.device);
+    match start(fs, connection, &options) {
+        Ok((invalidator, end)) => Ok(Mount { path, device, detached: AtomicBool::new(false), invalidator, end }),
+        Err(error) => {
+            if let Err(error) = attach::detach(&path) {
+                tracing::warn!(%error, "the mount that failed stays behind");
+            }
+            Err(MountError::os(format!("session of {}", path.display()), error))
+        }
+    }
+}
+
+fn start(fs: Arc<dyn FileSystem>, connection: OwnedFd, options: &MountOptions) -> io::Result<(Invalidator, Arc<End>)> {
+    let device = connection.as_fd().try_clone_to_owned()?;
+    let core = Arc::new(Core::new(fs, options));
+    let acl = match attach::visitors() {
+        Visitors::All => SessionACL::All,
+        Visitors::Owner => SessionACL::Owner,
+    };
+    let mut config = Config::default();
+    config.acl = acl;
+    config.n_threads = Some(options.threads.get());
+    let session = Session::from_fd(Adapter::new(core.clone()), connection, acl, config)?;
+    let invalidator = Invalidator::new(session.notifier(), device, core.lookups.clone());
+    let end = Arc::new(End::default());
+    let ending = end.clone();
+    std::thread::Builder::new().name("cbfs-fuse".into()).spawn(move || {
+        let outcome = session.run();
+        core.disconnected();
+        ending.reached(outcome);
+    })?;
+    Ok((invalidator, end))
+}
+
+impl Mount {
+    /// Where it is mounted, canonical.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A line to the kernel's caches; stays valid for the life of the mount.
+    pub fn invalidator(&self) -> Invalidator {
+        self.invalidator.clone()
+    }
+
+    /// Waits until the session is over: unmounted by whomever, and the last user gone.
+    pub fn wait(&self) -> Result<(), MountError> {
+        self.end.wait().map_err(|error| {
+            MountError::os(
+                format!("session of {}", self.path.display()),
+                io::Error::new(error.kind(), error.to_string()),
+            )
+        })
+    }
+
+    /// Takes the filesystem off its mount point, in use or not. Harmless if it is off already. Does not flush: what
+    /// was acknowledged is with the filesystem anyway.
+    pub fn unmount(&self) -> Result<Unmounted, MountError> {
+        if self.is_attached()? {
+            let how = attach::detach(&self.path)?;
+            self.detached.store(true, Ordering::Release);
+            if how == Detached::Busy {
+                tracing::warn!(path = %self.path.display(), "unmounted while in use");
+                return Ok(Unmounted::Busy);
+            }
+        }
+        Ok(if self.end.wait_for(END_TIMEOUT) { Unmounted::Clean } else { Unmounted::Busy })
+    }
+
+    /// Whether the topmost mount at the path is still this one. The kernel gives a device number to somebody else only
+    /// after our session is over; from then on only a mount without its daemon can be ours.
+    fn is_attached(&self) -> Result<bool, MountError> {
+        if self.detached.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let session_over = self.end.wait_for(Duration::ZERO);
+        let same = mounted_at(&self.path)?
+            .is_some_and(|there| self.device.as_ref().is_none_or(|device| *device == there.device));
+        Ok(same && (!session_over || mountinfo::is_dead(&self.path)))
+    }
+}
+
+impl fmt::Debug for Mount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mount").field("path", &self.path).field("device", &self.device).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if let Err(error) = self.unmount() {
+            tracing::warn!(path = %self.path.display(), %error, "the mount stays behind");
+        }
+    }
+}
+
+impl End {
+    fn reached(&self, outcome: io::Result<()>) {
+        *self.over.lock() = Some(outcome.map_err(Arc::new));
+        self.changed.notify_all();
+    }
+
+    fn wait(&self) -> Result<(), Arc<io::Error>> {
+        let mut over = self.over.lock();
+        loop {
+            match &*over {
+                Some(outcome) => return outcome.clone(),
+                None => self.changed.wait(&mut over),
+            }
+        }
+    }
+
+    /// Whether the end came within `limit`.
+    fn wait_for(&self, limit: Duration) -> bool {
+        let mut over = self.over.lock();
+        self.changed.wait_while_for(&mut over, |over| over.is_none(), limit);
+        over.is_some()
+    }
+}

@@ -1,0 +1,131 @@
+//! The stack of tiers: overlays, layers, base; newest first.
+//!
+//! Readers take a [`Tiers`] and see one consistent, immutable list; writers swap it. What a tier hides of the tiers
+//! below: the same key; from an inode tombstone on, the inode's windows and xattrs; from a cut on, later windows.
+
+mod locks;
+mod merge;
+mod overlay;
+mod tier;
+mod view;
+
+pub use locks::{LockTable, Locked};
+pub use merge::{Batch, merge_batch};
+pub use overlay::Overlay;
+pub use tier::{BaseTier, Found, Tier};
+pub use view::View;
+
+use crate::base::Base;
+use crate::ids::{Ino, Xid};
+use crate::layer::{CheckpointMark, Layer};
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+
+/// An overlay that takes no more writes and waits for its checkpoint.
+#[derive(Debug)]
+pub struct Frozen {
+    /// What is in it.
+    pub overlay: Arc<Overlay>,
+    /// Up to where the checkpoint goes.
+    pub mark: CheckpointMark,
+}
+
+/// One consistent list of tiers.
+pub struct Tiers {
+    /// The memory that operations change; `None` where nothing can be written.
+    pub active: Option<Arc<Overlay>>,
+    /// Newest first; at most two.
+    pub frozen: Vec<Arc<Frozen>>,
+    /// Newest first: the top layer, the sealed ones, and published ones that are still kept as a cache.
+    pub layers: Vec<Arc<Layer>>,
+    /// What everything stands on.
+    pub base: Arc<dyn Base>,
+}
+
+/// The current [`Tiers`], swapped as a whole.
+pub struct Stack {
+    tiers: ArcSwap<Tiers>,
+    locks: LockTable,
+}
+
+impl Stack {
+    /// A stack that only reads: a slave's.
+    pub fn read_only(base: Arc<dyn Base>) -> Self {
+        let tiers = Tiers { active: None, frozen: Vec::new(), layers: Vec::new(), base };
+        Self { tiers: ArcSwap::from_pointee(tiers), locks: LockTable::default() }
+    }
+
+    /// Locks on its inodes.
+    pub fn locks(&self) -> &LockTable {
+        &self.locks
+    }
+
+    /// The list as of now. Blobs and frames that it names stay readable for as long as it is held.
+    pub fn load(&self) -> Arc<Tiers> {
+        self.tiers.load_full()
+    }
+
+    /// Replaces the list; returns the old one, for the caller to see when its last reader is gone.
+    pub fn swap(&self, tiers: Tiers) -> Arc<Tiers> {
+        self.tiers.swap(Arc::new(tiers))
+    }
+}
+
+impl Tiers {
+    /// The same list once more, to be changed.
+    pub fn duplicate(&self) -> Tiers {
+        Tiers {
+            active: self.active.clone(),
+            frozen: self.frozen.clone(),
+            layers: self.layers.clone(),
+            base: Arc::clone(&self.base),
+        }
+    }
+
+    /// A view of this list.
+    pub fn view(&self) -> View<'_> {
+        View::new(self)
+    }
+
+    /// All tiers, newest first, from those that can know `ino` (an orphan mark's inode for marks).
+    pub(crate) fn knowing<'t>(&'t self, ino: Ino, base: &'t BaseTier<'t>) -> Vec<&'t dyn Tier> {
+        let mut known: Vec<&dyn Tier> = Vec::with_capacity(2 + self.layers.len());
+        known.extend(self.active.iter().map(|o| o.as_ref() as &dyn Tier));
+        known.extend(self.frozen.iter().map(|f| f.overlay.as_ref() as &dyn Tier));
+        for layer in &self.layers {
+            known.push(layer.as_ref());
+            if ino >= layer.ino_floor() {
+                return known;
+            }
+        }
+        if ino < base.ino_end() {
+            known.push(base);
+        }
+        known
+    }
+}
+
+/// What a write leaves in the overlay.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// A key's new value (a tombstone included).
+    Put(crate::schema::Key, crate::schema::Value),
+    /// Windows from this one on are gone.
+    Cut(Ino, u64),
+    /// The inode is gone, with its windows and xattrs.
+    Wipe(Ino),
+}
+
+/// Changes of one journal record, in order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ChangeList {
+    /// See the type.
+    pub changes: Vec<Change>,
+    /// Change of the number of inodes.
+    pub inodes: i64,
+    /// Change of the sum of file sizes, bytes.
+    pub bytes: i64,
+}
+
+/// A record number with a value: what tiers hold.
+pub type Stamped = (Xid, crate::schema::Value);

@@ -1,0 +1,103 @@
+//! Random operations on the filesystem core, without a kernel, against a plain model in memory: with crashes, clean
+//! restarts, snapshots and publishing in between. `CBFS_TEST_CASES` sets the number of cases.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on ends
+
+mod base;
+mod reference;
+mod rig;
+
+use kvfs::op::{AllocateMode, RenameMode};
+use proptest::prelude::*;
+use rig::Rig;
+
+/// One step of a case. Names and directories are drawn from few, so that steps meet each other.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    MakeFile(u8, u8),
+    MakeDir(u8, u8),
+    Symlink(u8, u8),
+    Link(u8, u8, u8),
+    Unlink(u8, u8),
+    Rmdir(u8, u8),
+    Rename { from: (u8, u8), to: (u8, u8), mode: RenameMode },
+    Write { file: u8, offset: u32, len: u32, fill: u8 },
+    Truncate { file: u8, size: u32 },
+    Allocate { file: u8, offset: u32, len: u32, mode: AllocateMode },
+    SetXattr(u8, u8, u8),
+    RemoveXattr(u8, u8),
+    Chmod(u8, u16),
+    Forget(u8),
+    Checkpoint,
+    Crash,
+    Restart,
+    Snapshot,
+    Publish,
+}
+
+fn offset() -> impl Strategy<Value = u32> {
+    // Around the borders of windows, and small.
+    prop_oneof![0u32..5000, 1_048_000u32..1_049_000, 2_096_000u32..2_098_000, 0u32..2_200_000]
+}
+
+fn len() -> impl Strategy<Value = u32> {
+    prop_oneof![4 => 1u32..3000, 2 => 16_000u32..17_000, 1 => 100_000u32..1_200_000]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let dir = 0u8..4;
+    let name = 0u8..6;
+    let file = 0u8..6;
+    let rename = prop_oneof![
+        3 => Just(RenameMode::Replace),
+        1 => Just(RenameMode::NoReplace),
+        1 => Just(RenameMode::Exchange)
+    ];
+    let allocate = prop_oneof![
+        Just(AllocateMode::Extend),
+        Just(AllocateMode::KeepSize),
+        Just(AllocateMode::PunchHole),
+        Just(AllocateMode::ZeroRange),
+        Just(AllocateMode::ZeroRangeKeepSize)
+    ];
+    prop_oneof![
+        6 => (dir.clone(), name.clone()).prop_map(|(d, n)| Step::MakeFile(d, n)),
+        3 => (dir.clone(), name.clone()).prop_map(|(d, n)| Step::MakeDir(d, n)),
+        1 => (dir.clone(), name.clone()).prop_map(|(d, n)| Step::Symlink(d, n)),
+        2 => (file.clone(), dir.clone(), name.clone()).prop_map(|(f, d, n)| Step::Link(f, d, n)),
+        3 => (dir.clone(), name.clone()).prop_map(|(d, n)| Step::Unlink(d, n)),
+        2 => (dir.clone(), name.clone()).prop_map(|(d, n)| Step::Rmdir(d, n)),
+        4 => (dir.clone(), name.clone(), dir, name, rename)
+            .prop_map(|(d, n, e, m, mode)| Step::Rename { from: (d, n), to: (e, m), mode }),
+        8 => (file.clone(), offset(), len(), any::<u8>())
+            .prop_map(|(file, offset, len, fill)| Step::Write { file, offset, len, fill }),
+        4 => (file.clone(), offset()).prop_map(|(file, size)| Step::Truncate { file, size }),
+        3 => (file.clone(), offset(), len(), allocate)
+            .prop_map(|(file, offset, len, mode)| Step::Allocate { file, offset, len, mode }),
+        2 => (file.clone(), 0u8..3, any::<u8>()).prop_map(|(f, n, v)| Step::SetXattr(f, n, v)),
+        1 => (file.clone(), 0u8..3).prop_map(|(f, n)| Step::RemoveXattr(f, n)),
+        1 => (file.clone(), 0u16..0o1000).prop_map(|(f, m)| Step::Chmod(f, m)),
+        2 => file.prop_map(Step::Forget),
+        3 => Just(Step::Checkpoint),
+        2 => Just(Step::Crash),
+        1 => Just(Step::Restart),
+        3 => Just(Step::Snapshot),
+        3 => Just(Step::Publish),
+    ]
+}
+
+fn cases() -> u32 {
+    std::env::var("CBFS_TEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(200)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 400, ..ProptestConfig::default() })]
+    #[test]
+    fn behaves_like_the_model(steps in prop::collection::vec(step(), 1..60)) {
+        let mut rig = Rig::new();
+        for step in &steps {
+            rig.run(step);
+        }
+        rig.crash();
+        rig.compare();
+    }
+}
