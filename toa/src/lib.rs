@@ -1,1 +1,18 @@
-//! toa: the tiered-object agent of CBFS.
+//! toa: the tiered-object agent of CBFS, the bridge between the filesystem and the bucket.
+//!
+//! Collects what a snapshot changed, writes packs and index runs into the proxy, uploads and publishes them; reads
+//! published snapshots through the proxy; promotes. Knows nothing of FUSE (see ARCHITECTURE.md).
+
+pub mod agent;
+pub mod base;
+pub mod collect;
+pub mod error;
+pub mod pack;
+pub mod proxy;
+pub mod run;
+pub mod snapshot;
+pub mod status;
+
+pub use agent::{Agent, AgentOptions, AgentSetup, SnapshotSelector};
+pub use error::{AgentError, ErrorKind};
+pub use status::{AccessMode, AgentStatus, Role, SnapshotState, SnapshotStatus};

@@ -1,0 +1,323 @@
+//! The agent: one filesystem on one node, as master, slave or deposed master.
+//!
+//! It opens what is there, hands out the filesystem to mount, queues snapshots and ships them from its own thread, and
+//! promotes. Long work and everything that waits for the bucket runs on that thread or on blocking threads, never on a
+//! FUSE thread.
+
+mod open;
+mod promote;
+mod reign;
+mod rows;
+mod ship;
+mod stage;
+mod worker;
+
+use crate::base::{Objects, RunBase};
+use crate::error::AgentError;
+use crate::proxy::Proxy;
+use crate::snapshot::{Job, JobRows};
+use crate::status::{AccessMode, AgentStatus, Role, SnapshotState, SnapshotStatus};
+use cloud_mgmt::config::FsConfig;
+use cloud_mgmt::ledger::{Appender, History, SnapshotEntry};
+use cloud_mgmt::names::FsName;
+use cloud_mgmt::store::ObjectStore;
+use kvfs::engine::Engine;
+use kvfs::fs::{Clock, FileSystem, Fs, SystemClock};
+use kvfs::node::NodeStore;
+use kvfs::op::{SnapshotKind, SnapshotRequest};
+use parking_lot::Mutex;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use uuid::Uuid;
+
+/// Sizes and times of an agent.
+#[derive(Clone, Copy, Debug)]
+pub struct AgentOptions {
+    /// A master looks at the ledger at least this often.
+    pub check_interval: Duration,
+    /// Hard limit of the proxy, bytes.
+    pub proxy_max_bytes: u64,
+    /// Hard limit of local file data, bytes.
+    pub kvs_max_bytes: Option<u64>,
+    /// One fetch from the bucket for a read of the filesystem.
+    pub fetch_timeout: Duration,
+    /// Objects that are uploaded at a time.
+    pub upload_concurrency: usize,
+}
+
+/// Everything that an agent is opened with.
+#[derive(Clone)]
+pub struct AgentSetup {
+    /// The bucket.
+    pub store: Arc<dyn ObjectStore>,
+    /// The filesystem in it.
+    pub name: FsName,
+    /// Its configuration.
+    pub config: FsConfig,
+    /// The agent's files; held under a lock by the caller.
+    pub instance_dir: PathBuf,
+    /// This node.
+    pub node: Uuid,
+    /// Its host name, for people.
+    pub host: String,
+    /// Sizes and times.
+    pub options: AgentOptions,
+    /// Where asynchronous calls run.
+    pub runtime: Handle,
+}
+
+/// Which snapshot a slave shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotSelector {
+    /// The newest official one.
+    Latest,
+    /// By id or name.
+    Named(String),
+}
+
+/// What changes.
+struct State {
+    role: Role,
+    epoch: u32,
+    confirmed: bool,
+    /// The manifest under the local layers, or the one that a slave shows.
+    base: Option<Arc<SnapshotEntry>>,
+    /// The ledger as it was read last.
+    history: Option<Arc<History>>,
+    store_reachable: Option<bool>,
+    problem: Option<String>,
+    /// Bytes of the running upload that are sent and not yet counted in its job.
+    sending: u64,
+}
+
+/// Called when everything that the kernel remembers of the mount must go.
+pub type Invalidate = Box<dyn Fn() + Send + Sync>;
+
+/// See the module.
+pub struct Agent {
+    setup: AgentSetup,
+    node: Arc<NodeStore>,
+    jobs: JobRows,
+    proxy: Arc<Proxy>,
+    objects: Arc<Objects>,
+    appender: Appender,
+    fs: Arc<Fs>,
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+    /// The base as the collector reads it; `None` for the empty base.
+    run_base: Mutex<Option<Arc<RunBase>>>,
+    worker: worker::Worker,
+    invalidate: Mutex<Option<Arc<Invalidate>>>,
+    /// One request for a snapshot at a time: names are checked and taken together.
+    requesting: Mutex<()>,
+    promoting: tokio::sync::Mutex<()>,
+}
+
+impl Agent {
+    /// Opens the master. The first time it claims epoch 1, or resumes what a crash left of that; a master of record
+    /// restarts without the bucket, and finds out later whether it still reigns.
+    pub async fn open_master(setup: AgentSetup) -> Result<Arc<Agent>, AgentError> {
+        blocking(move || open::master(setup)).await
+    }
+
+    /// Opens a snapshot read-only. Needs the bucket.
+    pub async fn open_slave(setup: AgentSetup, snapshot: SnapshotSelector) -> Result<Arc<Agent>, AgentError> {
+        blocking(move || open::slave(setup, &snapshot)).await
+    }
+
+    /// The filesystem to mount. It stays the same through promotion and deposition.
+    pub fn file_system(&self) -> Arc<dyn FileSystem> {
+        Arc::clone(&self.fs) as _
+    }
+
+    /// Sets what is called, from a thread of the agent, when everything that the kernel remembers must go.
+    pub fn set_invalidate(&self, callback: Invalidate) {
+        *self.invalidate.lock() = Some(Arc::new(callback));
+    }
+
+    fn invalidate(&self) {
+        let callback = self.invalidate.lock().clone();
+        if let Some(callback) = callback {
+            callback();
+        }
+    }
+
+    /// Takes a snapshot of this instant: it is in the journal, durably, on return. The same `key` gives the same
+    /// snapshot.
+    pub fn request_snapshot(&self, name: Option<String>, key: Option<Uuid>) -> Result<SnapshotStatus, AgentError> {
+        let engine = self.engine()?;
+        if let Some(name) = &name {
+            check_snapshot_name(name)?;
+        }
+        let _turn = self.requesting.lock();
+        if key.is_some()
+            && let Some(job) = self.all_jobs()?.into_iter().find(|job| job.key == key)
+        {
+            return Ok(job.status());
+        }
+        if let Some(name) = &name
+            && self.snapshots()?.iter().any(|s| s.name.as_ref() == Some(name) && s.state != SnapshotState::Failed)
+        {
+            return Err(AgentError::NameTaken { fs: self.setup.name.tag.to_string(), name: name.clone() });
+        }
+        let id = Uuid::new_v4();
+        let request = SnapshotRequest { id, name, kind: SnapshotKind::User, key, requested: self.clock.now() };
+        engine.take_snapshot(request)?;
+        self.worker.wake();
+        self.snapshot(&id.to_string())
+    }
+
+    /// All snapshots that this node knows: its own queue, and the official ones that it read of. Asks nobody.
+    pub fn snapshots(&self) -> Result<Vec<SnapshotStatus>, AgentError> {
+        let mut known: Vec<SnapshotStatus> = self.all_jobs()?.iter().map(|job| self.live_status(job)).collect();
+        let published = self.state.lock().history.as_ref().map(|h| h.snapshots()).unwrap_or_default();
+        for published in published {
+            match known.iter_mut().find(|s| s.id == published.snapshot.id) {
+                Some(own) if own.state == SnapshotState::Complete => {}
+                Some(own) => *own = complete(&published.snapshot),
+                None => known.push(complete(&published.snapshot)),
+            }
+        }
+        if let Some(base) = self.state.lock().base.clone()
+            && !known.iter().any(|s| s.id == base.id)
+        {
+            known.push(complete(&base));
+        }
+        known.sort_by_key(|s| (s.xid, s.epoch));
+        Ok(known)
+    }
+
+    /// One of [`Agent::snapshots`] by id or name; of several with a name, the newest.
+    pub fn snapshot(&self, id_or_name: &str) -> Result<SnapshotStatus, AgentError> {
+        let id = Uuid::try_parse(id_or_name).ok();
+        let fits = |s: &SnapshotStatus| Some(s.id) == id || s.name.as_deref() == Some(id_or_name);
+        self.snapshots()?.into_iter().rev().find(fits).ok_or_else(|| AgentError::NoSnapshot {
+            fs: self.setup.name.tag.to_string(),
+            what: format!("snapshot {id_or_name:?}"),
+        })
+    }
+
+    /// Takes over as the master of epoch `epoch` + 1, if `epoch` is the latest: the mounted slave becomes writable.
+    /// Answers the new epoch.
+    pub async fn promote(self: &Arc<Self>, epoch: u32) -> Result<u32, AgentError> {
+        promote::promote(self, epoch).await
+    }
+
+    /// How it is.
+    pub fn status(&self) -> AgentStatus {
+        let queued = self.all_jobs().map_or(0, |jobs| jobs.iter().filter(|j| !has_ended(j.state)).count());
+        let engine = self.fs.engine();
+        let state = self.state.lock();
+        let access = match self.fs.access() {
+            kvfs::fs::Access::ReadWrite => AccessMode::ReadWrite,
+            kvfs::fs::Access::ReadOnly => AccessMode::ReadOnly,
+        };
+        let base_xid = state.base.as_ref().map_or(0, |base| base.xid);
+        let read_only = engine.as_ref().and_then(|e| e.read_only_reason()).map(|reason| reason.to_string());
+        let checkpoint = engine.as_ref().and_then(|e| e.problem()).map(|problem| format!("checkpoint: {problem}"));
+        AgentStatus {
+            role: state.role,
+            access,
+            epoch: state.epoch,
+            confirmed: state.confirmed,
+            snapshot: state.base.as_ref().map(|base| base.id),
+            xid: engine.as_ref().map_or(base_xid, |e| e.last_xid().0),
+            persisted_xid: engine.as_ref().map_or(base_xid, |e| e.persisted_xid().0),
+            store_reachable: state.store_reachable,
+            problem: read_only.or(checkpoint).or_else(|| state.problem.clone()),
+            queued: queued as u32,
+        }
+    }
+
+    /// Stops: what is acknowledged is checkpointed and flushed; uploads go on at the next mount.
+    pub async fn close(self: &Arc<Self>) -> Result<(), AgentError> {
+        let agent = Arc::clone(self);
+        blocking(move || {
+            agent.worker.stop();
+            match agent.fs.engine() {
+                Some(engine) => Ok(engine.close()?),
+                None => Ok(()),
+            }
+        })
+        .await
+    }
+
+    fn engine(&self) -> Result<Arc<Engine>, AgentError> {
+        let role = self.state.lock().role;
+        match (role, self.fs.engine()) {
+            (Role::Master, Some(engine)) => Ok(engine),
+            (Role::Deposed, engine) => {
+                let reason = engine.and_then(|engine| engine.read_only_reason()).unwrap_or_default();
+                Err(AgentError::Role {
+                    what: format!("this node takes no snapshots of {} any more: {reason}", self.setup.name.tag),
+                    hint: Some("its changes are kept in its state directory".into()),
+                })
+            }
+            _ => Err(AgentError::Role {
+                what: format!("this mount of {} shows a snapshot: it is read-only", self.setup.name.tag),
+                hint: Some(format!("cbfs promote {} --epoch {}", self.setup.name.tag, self.state.lock().epoch)),
+            }),
+        }
+    }
+
+    /// Jobs with rows, and requests that have none yet; oldest first.
+    fn all_jobs(&self) -> Result<Vec<Job>, AgentError> {
+        let mut jobs = self.jobs.ended()?;
+        jobs.extend(self.jobs.open()?);
+        let epoch = self.state.lock().epoch;
+        let pending = self.fs.engine().map(|engine| engine.pending_snapshots()).unwrap_or_default();
+        for request in pending {
+            if !jobs.iter().any(|job| job.id == request.request.id) {
+                jobs.push(Job::new(&request, epoch));
+            }
+        }
+        Ok(jobs)
+    }
+
+    fn live_status(&self, job: &Job) -> SnapshotStatus {
+        let mut status = job.status();
+        if status.state == SnapshotState::Uploading {
+            status.bytes_done = (status.bytes_done + self.state.lock().sending).min(status.bytes_total);
+        }
+        status
+    }
+}
+
+fn has_ended(state: SnapshotState) -> bool {
+    matches!(state, SnapshotState::Complete | SnapshotState::Failed)
+}
+
+fn complete(entry: &SnapshotEntry) -> SnapshotStatus {
+    SnapshotStatus {
+        id: entry.id,
+        name: entry.name.clone(),
+        state: SnapshotState::Complete,
+        requested: entry.requested,
+        xid: entry.xid,
+        epoch: entry.epoch,
+        bytes_total: entry.uploaded,
+        bytes_done: entry.uploaded,
+        uploaded: entry.uploaded,
+        attempts: 0,
+        problem: None,
+    }
+}
+
+fn check_snapshot_name(name: &str) -> Result<(), AgentError> {
+    let fits = (1..=128).contains(&name.chars().count());
+    let plain = !name.chars().any(|c| c.is_control() || matches!(c, '@' | '/' | '#'));
+    if fits && plain && name != "latest" { Ok(()) } else { Err(AgentError::BadName(name.to_owned())) }
+}
+
+/// Runs what may wait on a thread that may wait.
+async fn blocking<T: Send + 'static>(
+    run: impl FnOnce() -> Result<T, AgentError> + Send + 'static,
+) -> Result<T, AgentError> {
+    tokio::task::spawn_blocking(run).await.map_err(|error| AgentError::Internal(error.to_string()))?
+}
+
+fn system_clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock)
+}

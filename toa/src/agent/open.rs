@@ -1,0 +1,260 @@
+//! Opening an agent: first use, restart, slave.
+
+use super::rows::{self, DeposedRow, NodeIntents};
+use super::{Agent, AgentSetup, SnapshotSelector, State, system_clock, worker};
+use crate::base::{Objects, ObjectsOptions, RunBase};
+use crate::error::AgentError;
+use crate::proxy::{Proxy, ProxyOptions};
+use crate::snapshot::JobRows;
+use crate::status::Role;
+use cloud_mgmt::config::{AccessMode, ConfigError, unknown_feature};
+use cloud_mgmt::ledger::{Appender, History, Ledger, LedgerError, SnapshotEntry, Writer};
+use kvfs::base::{Base, EmptyBase};
+use kvfs::data::DataOptions;
+use kvfs::engine::{Engine, EngineIdentity, EngineOptions, EngineSetup, InstanceDirs, create_instance, identity_of};
+use kvfs::fs::Fs;
+use kvfs::node::NodeStore;
+use kvfs::stack::Stack;
+use kvfs::{Epoch, FsError};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// What every kind of agent has.
+struct Parts {
+    setup: AgentSetup,
+    node: Arc<NodeStore>,
+    proxy: Arc<Proxy>,
+    objects: Arc<Objects>,
+    appender: Appender,
+}
+
+/// How long opening waits for the ledger: a person waits for it.
+const LEDGER_WAIT: Duration = Duration::from_secs(8);
+
+impl Parts {
+    fn open(setup: AgentSetup) -> Result<Self, AgentError> {
+        let dirs = InstanceDirs::new(&setup.instance_dir);
+        let node = Arc::new(NodeStore::open(&dirs.node())?);
+        let proxy_dir = setup.instance_dir.join("proxy");
+        let proxy = Proxy::open(&proxy_dir, ProxyOptions { max_bytes: setup.options.proxy_max_bytes })?;
+        let fetch_timeout_ms = setup.options.fetch_timeout.as_millis() as u64;
+        let options = ObjectsOptions { fetch_timeout_ms, ..ObjectsOptions::default() };
+        let objects = Objects::new(Arc::clone(&proxy), Arc::clone(&setup.store), setup.runtime.clone(), options);
+        let writer = Writer { node: setup.node, incarnation: Uuid::new_v4(), host: setup.host.clone() };
+        let ledger = Ledger::new(Arc::clone(&setup.store), setup.name.clone());
+        let appender = Appender::new(ledger, Arc::new(NodeIntents::new(Arc::clone(&node))), writer);
+        Ok(Self { setup, node, proxy, objects, appender })
+    }
+
+    /// The ledger as it is now; a filesystem that was deleted is refused.
+    fn history(&self) -> Result<Arc<History>, AgentError> {
+        let read = async { tokio::time::timeout(LEDGER_WAIT, self.appender.ledger().history()).await };
+        let waited = || AgentError::TimedOut { what: "reading the ledger".into(), seconds: LEDGER_WAIT.as_secs() };
+        let history = self.setup.runtime.block_on(read).map_err(|_| waited())??;
+        match history.deletion() {
+            None => Ok(history),
+            Some(deletion) => {
+                let fs = self.setup.name.to_string();
+                Err(LedgerError::Deleted { fs, deletion: Box::new(deletion.clone()) }.into())
+            }
+        }
+    }
+
+    fn agent(self, role: Role, fs: Arc<Fs>, start: Start) -> Arc<Agent> {
+        let state = State {
+            role,
+            epoch: start.epoch,
+            confirmed: start.confirmed,
+            base: start.entry,
+            history: start.history,
+            store_reachable: start.confirmed.then_some(true),
+            problem: None,
+            sending: 0,
+        };
+        Arc::new(Agent {
+            jobs: JobRows::new(Arc::clone(&self.node)),
+            setup: self.setup,
+            node: self.node,
+            proxy: self.proxy,
+            objects: self.objects,
+            appender: self.appender,
+            fs,
+            clock: system_clock(),
+            state: Mutex::new(state),
+            run_base: Mutex::new(start.base),
+            worker: worker::Worker::default(),
+            invalidate: Mutex::new(None),
+            requesting: Mutex::new(()),
+            promoting: tokio::sync::Mutex::new(()),
+        })
+    }
+}
+
+/// Where an agent starts.
+struct Start {
+    epoch: u32,
+    confirmed: bool,
+    entry: Option<Arc<SnapshotEntry>>,
+    base: Option<Arc<RunBase>>,
+    history: Option<Arc<History>>,
+}
+
+/// A snapshot's base, or the empty one.
+pub(super) fn open_base(
+    objects: &Arc<Objects>,
+    entry: Option<&SnapshotEntry>,
+) -> Result<Option<Arc<RunBase>>, AgentError> {
+    entry.map(|entry| RunBase::open(objects, entry).map(Arc::new)).transpose().map_err(Into::into)
+}
+
+/// The same for the filesystem core.
+pub(super) fn as_base(base: Option<&Arc<RunBase>>) -> Arc<dyn Base> {
+    match base {
+        Some(base) => Arc::clone(base) as _,
+        None => Arc::new(EmptyBase),
+    }
+}
+
+/// The engine's sizes from the agent's.
+pub(super) fn engine_setup(setup: &AgentSetup, node: &Arc<NodeStore>, stack: Arc<Stack>) -> EngineSetup {
+    let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let data = DataOptions { max_bytes: setup.options.kvs_max_bytes, ..DataOptions::default() };
+    EngineSetup {
+        dirs: InstanceDirs::new(&setup.instance_dir),
+        node: Arc::clone(node),
+        stack,
+        owner,
+        now: system_clock().now(),
+        options: EngineOptions { data, ..EngineOptions::default() },
+    }
+}
+
+/// See [`Agent::open_master`].
+pub(super) fn master(setup: AgentSetup) -> Result<Arc<Agent>, AgentError> {
+    setup.config.check_features(AccessMode::ReadWrite)?;
+    let parts = Parts::open(setup)?;
+    let agent = match identity_of(&parts.node)? {
+        Some(identity) => restart(parts, identity)?,
+        None => first_use(parts)?,
+    };
+    Agent::start_worker(&agent)?;
+    Ok(agent)
+}
+
+/// The instance exists: everything that is needed is here, the bucket may be away (I8).
+fn restart(parts: Parts, identity: EngineIdentity) -> Result<Arc<Agent>, AgentError> {
+    let entry: Option<Arc<SnapshotEntry>> = parts.node.get::<SnapshotEntry>(rows::BASE)?.map(Arc::new);
+    let base = open_base(&parts.objects, entry.as_deref())?;
+    let stack = Arc::new(Stack::read_only(as_base(base.as_ref())));
+    let engine = Engine::open(engine_setup(&parts.setup, &parts.node, stack))?;
+    let deposed: Option<DeposedRow> = parts.node.get(rows::DEPOSED)?;
+    if let Some(row) = &deposed {
+        engine.make_read_only(&row.reason);
+    }
+    let role = if deposed.is_some() { Role::Deposed } else { Role::Master };
+    let start = Start { epoch: identity.epoch.0, confirmed: false, entry, base, history: None };
+    let fs = Arc::new(Fs::new(engine, system_clock()));
+    Ok(parts.agent(role, fs, start))
+}
+
+/// Nobody has been master on this node yet: the ledger decides whether it may be.
+fn first_use(parts: Parts) -> Result<Arc<Agent>, AgentError> {
+    let history = parts.history()?;
+    let state = history.state();
+    let epoch = match state.master {
+        None => parts.setup.runtime.block_on(parts.appender.claim_first_epoch()),
+        // An earlier attempt of this node got that far and no further.
+        Some(node) if node == parts.setup.node => {
+            parts.setup.runtime.block_on(parts.appender.resume_epoch(state.epoch))
+        }
+        Some(_) => return Err(held(&parts, &history)),
+    };
+    match epoch {
+        Ok(_) => {}
+        Err(LedgerError::EpochMismatch { .. }) => {
+            let history = parts.history()?;
+            return Err(held(&parts, &history));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let history = parts.history()?;
+    let entry = history.newest_snapshot().map(|published| published.snapshot);
+    let base = open_base(&parts.objects, entry.as_deref())?;
+    let epoch = history.state().epoch;
+    prepare_instance(&parts.setup, &parts.node, (epoch, entry.as_deref()), base.as_ref())?;
+    let stack = Arc::new(Stack::read_only(as_base(base.as_ref())));
+    let engine = Engine::open(engine_setup(&parts.setup, &parts.node, stack))?;
+    let start = Start { epoch, confirmed: true, entry, base, history: Some(history) };
+    let fs = Arc::new(Fs::new(engine, system_clock()));
+    Ok(parts.agent(Role::Master, fs, start))
+}
+
+/// Makes the local files of a new master: the base's index first, whole, so that no look-up needs the network.
+pub(super) fn prepare_instance(
+    setup: &AgentSetup,
+    node: &Arc<NodeStore>,
+    reign: (u32, Option<&SnapshotEntry>),
+    base: Option<&Arc<RunBase>>,
+) -> Result<(), AgentError> {
+    let (epoch, entry) = reign;
+    if let Some(base) = base {
+        base.make_local()?;
+    }
+    if let Some(entry) = entry {
+        node.persist_row(rows::BASE, entry)?;
+    }
+    let identity = EngineIdentity { fs: setup.name.id, epoch: Epoch(epoch) };
+    let made = create_instance(&InstanceDirs::new(&setup.instance_dir), node, identity, as_base(base).as_ref());
+    match made {
+        Ok(()) | Err(FsError::Exists) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn held(parts: &Parts, history: &History) -> AgentError {
+    let holder = history.holder().map_or_else(
+        || "nobody".to_owned(),
+        |holder| {
+            let name = if holder.host.is_empty() { holder.node.to_string() } else { holder.host.clone() };
+            format!("node {name} ({}) since {:.0}", holder.node, holder.since)
+        },
+    );
+    AgentError::Held { fs: parts.setup.name.tag.to_string(), epoch: history.state().epoch, holder }
+}
+
+/// See [`Agent::open_slave`].
+pub(super) fn slave(setup: AgentSetup, selector: &SnapshotSelector) -> Result<Arc<Agent>, AgentError> {
+    setup.config.check_features(AccessMode::ReadOnly)?;
+    let parts = Parts::open(setup)?;
+    let history = parts.history()?;
+    let entry = select(&parts, &history, selector)?;
+    if let Some(feature) = unknown_feature(&entry.features, AccessMode::ReadOnly) {
+        let object = format!("snapshot {}", entry.id);
+        return Err(ConfigError::UnknownFeature { object, feature: feature.to_owned() }.into());
+    }
+    let base = open_base(&parts.objects, Some(&entry))?;
+    let stack = Arc::new(Stack::read_only(as_base(base.as_ref())));
+    let epoch = history.state().epoch;
+    let start = Start { epoch, confirmed: true, entry: Some(entry), base, history: Some(history) };
+    Ok(parts.agent(Role::Slave, Arc::new(Fs::read_only(stack, system_clock())), start))
+}
+
+fn select(parts: &Parts, history: &History, selector: &SnapshotSelector) -> Result<Arc<SnapshotEntry>, AgentError> {
+    let fs = parts.setup.name.tag.to_string();
+    let found = match selector {
+        SnapshotSelector::Latest => history.newest_snapshot(),
+        SnapshotSelector::Named(text) => {
+            let id = Uuid::try_parse(text).ok();
+            let mut fitting = history.snapshots();
+            fitting.retain(|p| Some(p.snapshot.id) == id || p.snapshot.name.as_deref() == Some(text));
+            fitting.pop()
+        }
+    };
+    let what = match selector {
+        SnapshotSelector::Latest => "snapshot yet".to_owned(),
+        SnapshotSelector::Named(text) => format!("snapshot {text:?}"),
+    };
+    found.map(|published| published.snapshot).ok_or(AgentError::NoSnapshot { fs, what })
+}

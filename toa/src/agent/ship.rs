@@ -1,0 +1,148 @@
+//! Shipping one snapshot: pack, upload, publish. Every step can be begun again.
+
+use super::{Agent, rows};
+use crate::base::RunBase;
+use crate::error::AgentError;
+use crate::snapshot::{Event, Job};
+use crate::status::SnapshotState;
+use cloud_mgmt::ledger::{LedgerErrorKind, SnapshotEntry};
+use futures::StreamExt;
+use futures::stream;
+use kvfs::node::NodeChanges;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use uuid::Uuid;
+
+impl Agent {
+    /// Takes a collected snapshot to its end, from wherever it stands.
+    pub(super) fn ship(&self, job: &mut Job) -> Result<(), AgentError> {
+        if matches!(job.state, SnapshotState::Collected | SnapshotState::Packing) {
+            self.pack(job)?;
+        }
+        if matches!(job.state, SnapshotState::Staged | SnapshotState::Uploading) {
+            self.upload(job)?;
+            self.publish(job)?;
+        }
+        Ok(())
+    }
+
+    /// Packs anew: an attempt that did not get to its end leaves nothing that anybody uses.
+    fn pack(&self, job: &mut Job) -> Result<(), AgentError> {
+        for object in &job.objects {
+            self.proxy.discard_staged(&object.name)?;
+        }
+        for (object, _) in self.proxy.staged() {
+            self.proxy.discard_staged(&object)?;
+        }
+        job.objects.clear();
+        job.op = Some(Uuid::new_v4());
+        job.step(Event::PackingBegun)?;
+        self.jobs.persist(job)?;
+        fail::fail_point!("toa::snapshot::packing");
+        self.stage(job)?;
+        job.step(Event::PackingFinished)?;
+        job.problem = None;
+        self.jobs.persist(job)?;
+        fail::fail_point!("toa::snapshot::staged");
+        Ok(())
+    }
+
+    /// Sends packs, then the run (I3).
+    fn upload(&self, job: &mut Job) -> Result<(), AgentError> {
+        job.step(Event::UploadBegun)?;
+        self.jobs.persist(job)?;
+        fail::fail_point!("toa::snapshot::uploading");
+        self.confirm_reign()?;
+        let packs: Vec<usize> = (0..job.objects.len().saturating_sub(1)).collect();
+        let run: Vec<usize> = job.objects.len().checked_sub(1).into_iter().collect();
+        for batch in [packs, run] {
+            let waiting: Vec<usize> =
+                batch.into_iter().filter(|at| job.objects.get(*at).is_some_and(|o| !o.sent)).collect();
+            self.send_batch(job, &waiting)?;
+        }
+        Ok(())
+    }
+
+    fn send_batch(&self, job: &mut Job, batch: &[usize]) -> Result<(), AgentError> {
+        let sending = AtomicU64::new(0);
+        let names: Vec<(usize, String)> =
+            batch.iter().filter_map(|at| job.objects.get(*at).map(|o| (*at, o.name.clone()))).collect();
+        let sends = names.into_iter().map(|(at, name)| {
+            let sending = &sending;
+            async move { self.send(&name, sending).await.map(|()| at) }
+        });
+        let all = async {
+            let mut sent = stream::iter(sends).buffer_unordered(self.setup.options.upload_concurrency.max(1));
+            while let Some(done) = sent.next().await {
+                let at = done?;
+                if let Some(object) = job.objects.get_mut(at) {
+                    object.sent = true;
+                    self.proxy.uploaded(&object.name)?;
+                    let size = object.size;
+                    let mut state = self.state.lock();
+                    state.sending = state.sending.saturating_sub(size);
+                }
+                self.jobs.persist(job)?;
+                fail::fail_point!("toa::snapshot::object_uploaded");
+            }
+            Ok(())
+        };
+        let done = self.setup.runtime.block_on(self.worker.unless_stopped(all));
+        self.state.lock().sending = 0;
+        self.heard(done)
+    }
+
+    /// Sends one staged object; one that is staged no more was sent before a restart.
+    async fn send(&self, name: &str, sending: &AtomicU64) -> Result<(), AgentError> {
+        let Some(path) = self.proxy.staged_path(name) else {
+            self.setup.store.head(name).await?;
+            return Ok(());
+        };
+        let last = AtomicU64::new(0);
+        let progress = |sent: u64| {
+            let before = last.swap(sent, Ordering::Relaxed);
+            let total = sending.fetch_add(sent.saturating_sub(before), Ordering::Relaxed);
+            self.state.lock().sending = total + sent.saturating_sub(before);
+        };
+        Ok(self.setup.store.put_file(name, &path, &progress).await?)
+    }
+
+    /// Makes it official, then the base of the local layers (I4: complete only when the ledger is known to have it).
+    fn publish(&self, job: &mut Job) -> Result<(), AgentError> {
+        let missing = || AgentError::Internal(format!("snapshot {}: staged without a manifest", job.id));
+        let entry = job.manifest.as_deref().cloned().ok_or_else(missing)?;
+        fail::fail_point!("toa::snapshot::before_ledger");
+        let append = async { self.appender.publish_snapshot(&entry).await.map_err(AgentError::from) };
+        let applied = self.setup.runtime.block_on(self.worker.unless_stopped(append));
+        if let Err(AgentError::Ledger(error)) = &applied
+            && error.kind() == LedgerErrorKind::Condemned
+        {
+            job.step(Event::Condemned)?;
+            self.jobs.persist(job)?;
+        }
+        self.heard(applied)?;
+        fail::fail_point!("toa::snapshot::after_ledger");
+        self.adopt(job, entry)?;
+        self.state.lock().history = Some(self.setup.runtime.block_on(self.appender.ledger().known()));
+        Ok(())
+    }
+
+    /// The published snapshot becomes the base.
+    fn adopt(&self, job: &mut Job, entry: SnapshotEntry) -> Result<(), AgentError> {
+        let base = Arc::new(RunBase::open(&self.objects, &entry)?);
+        base.make_local()?;
+        job.step(Event::Published)?;
+        job.problem = None;
+        let mut changes = NodeChanges::default();
+        changes.put(rows::BASE, &entry)?;
+        self.jobs.end(job, &mut changes)?;
+        fail::fail_point!("toa::snapshot::before_complete");
+        if let Some(engine) = self.fs.engine() {
+            engine.publish(Arc::clone(&base) as _, &changes)?;
+        }
+        self.proxy.keep_only(&base.run_objects())?;
+        *self.run_base.lock() = Some(base);
+        self.state.lock().base = Some(Arc::new(entry));
+        Ok(())
+    }
+}

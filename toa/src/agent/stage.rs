@@ -1,0 +1,265 @@
+//! Staging: packs, run and manifest of a snapshot, in the proxy.
+
+use super::Agent;
+use super::open::as_base;
+use crate::base::RunBase;
+use crate::collect::{
+    Bottom, CollectError, CollectInput, Collected, Limits, PackSink, Pins, RecordSink, RunRecords, collect, merge_runs,
+    plan_merge,
+};
+use crate::error::AgentError;
+use crate::pack::{PACK_BYTES_TARGET, PackSummary};
+use crate::proxy::{Proxy, StagedFile};
+use crate::run::{FileNodes, RunCursor, RunSummary, RunWriter, Tree};
+use crate::snapshot::Job;
+use crate::snapshot::job::JobObject;
+use bytes::Bytes;
+use cloud_mgmt::ledger::{PackEntry, RunEntry, SnapshotEntry};
+use cloud_mgmt::names::FsName;
+use kvfs::Xid;
+use kvfs::base::Base;
+use kvfs::changes::ChangeSet;
+use kvfs::ids::PackNo;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Room that a run reserves before its size is known, bytes.
+const RUN_ROOM_BYTES: u64 = 1 << 20;
+/// A pack may become this much larger than its target.
+const PACK_SLACK: (u64, u64) = (5, 4);
+
+impl Agent {
+    /// Writes everything that the snapshot uploads into the proxy, and its manifest into the job.
+    pub(super) fn stage(&self, job: &mut Job) -> Result<(), AgentError> {
+        let lost = || AgentError::Internal(format!("snapshot {} has no sealed layer", job.id));
+        let engine = self.fs.engine().ok_or_else(lost)?;
+        let changes = engine.changes_of(job.id).ok_or_else(lost)?;
+        let parent = self.state.lock().base.clone();
+        let run_base = self.run_base.lock().clone();
+        let waiting = run_base.as_ref().map(|base| Arc::new(base.waiting()));
+        let base = as_base(waiting.as_ref());
+        let naming =
+            Naming { fs: self.setup.name.clone(), epoch: job.epoch, xid: job.xid, op: job.op.unwrap_or_default() };
+        let mut packs = ProxyPacks::new(&self.proxy, naming.clone());
+        let staged = self.collect_into(&changes, base.as_ref(), &mut packs, parent.as_deref())?;
+        let merged = self.merge(&staged, run_base.as_deref(), parent.as_deref(), &naming)?;
+        let Merged { run, kept, dead: runs_dead } = merged.unwrap_or_else(|| Merged {
+            run: staged.run,
+            kept: parent.as_ref().map(|p| p.runs.clone()).unwrap_or_default(),
+            dead: Vec::new(),
+        });
+        let run_entry = run.commit()?;
+        job.objects = packs.objects;
+        job.objects.push(JobObject { name: run_entry.object.clone(), size: run_entry.size, sent: false });
+        let uploaded = job.objects.iter().map(|o| o.size).sum();
+        let runs = std::iter::once(run_entry).chain(kept).collect();
+        let Collected { pack_end, packs_dead, .. } = staged.collected;
+        job.manifest = Some(Box::new(SnapshotEntry {
+            id: job.id,
+            name: job.name.clone(),
+            snapshot_kind: "user".into(),
+            epoch: job.epoch,
+            parent: parent.as_ref().map(|p| p.id),
+            xid_from: changes.xid_from().0,
+            xid: changes.xid().0,
+            requested: job.requested,
+            ino_end: changes.ino_end().0,
+            pack_end: pack_end.0,
+            inodes: changes.totals().inodes,
+            bytes: changes.totals().bytes,
+            uploaded,
+            runs,
+            packs_new: packs.entries,
+            packs_dead: packs_dead.into_iter().map(|dead| dead.object).collect(),
+            runs_dead,
+            features: Vec::new(),
+        }));
+        Ok(())
+    }
+
+    fn collect_into(
+        &self,
+        changes: &dyn ChangeSet,
+        base: &dyn Base,
+        packs: &mut ProxyPacks<'_>,
+        parent: Option<&SnapshotEntry>,
+    ) -> Result<StagedRun, AgentError> {
+        let mut run = StagedRunFile::create(&self.proxy, packs.naming.run(0), (changes.xid_from(), changes.xid()))?;
+        let input = CollectInput {
+            changes,
+            base,
+            fs: self.setup.name.id,
+            next_pack: PackNo(parent.map_or(0, |p| p.pack_end)),
+            pins: &Pins::default(),
+            limits: self.limits(),
+        };
+        let collected = collect(input, packs, &mut run)?;
+        Ok(StagedRun { run: run.finish()?, collected })
+    }
+
+    /// Packs that fit a small proxy several times. A large file is one member as long as the proxy can hold it, so that
+    /// plain tar restores it whole.
+    fn limits(&self) -> Limits {
+        let proxy_bytes = self.setup.options.proxy_max_bytes;
+        let pack_bytes_target = PACK_BYTES_TARGET.min(proxy_bytes / 8).max(1 << 20);
+        Limits { pack_bytes_target, member_bytes_max: (proxy_bytes / 4).max(pack_bytes_target) }
+    }
+
+    /// Merges the new run with the newest ones of the base, where their sizes ask for it: the stack stays low.
+    fn merge(
+        &self,
+        staged: &StagedRun,
+        base: Option<&RunBase>,
+        parent: Option<&SnapshotEntry>,
+        naming: &Naming,
+    ) -> Result<Option<Merged>, AgentError> {
+        let (Some(base), Some(parent)) = (base, parent) else { return Ok(None) };
+        let mut sizes = vec![staged.run.summary.size];
+        sizes.extend(parent.runs.iter().map(|run| run.size));
+        let taken = plan_merge(&sizes);
+        if taken < 2 {
+            return Ok(None);
+        }
+        let (replaced, kept) = parent.runs.split_at((taken - 1).min(parent.runs.len()));
+        let oldest = replaced.last().map_or(parent.xid_from, |run| run.xid_from);
+        let bottom = if kept.is_empty() { Bottom::Included } else { Bottom::Below };
+        let newest = Tree::<FileNodes>::open_file(staged.run.file.path(), Some(&staged.run.summary.root))?;
+        let trees = base.run_trees();
+        let mut inputs: Vec<RunRecords<'_>> = vec![records(&newest)];
+        inputs.extend(trees.iter().take(taken - 1).map(records));
+        let xids = (Xid(oldest), staged.run.summary.xid);
+        let mut merged = StagedRunFile::create(&self.proxy, naming.run(1), xids)?;
+        merge_runs(inputs, bottom, &mut merged)?;
+        let dead = replaced.iter().map(|run| run.object.clone()).collect();
+        Ok(Some(Merged { run: merged.finish()?, kept: kept.to_vec(), dead }))
+    }
+}
+
+fn records<S>(tree: &Tree<S>) -> RunRecords<'_>
+where
+    S: crate::run::NodeSource,
+    S::Error: std::error::Error + Send + Sync + 'static,
+{
+    let mut cursor: RunCursor<'_, S> = tree.cursor(&[]);
+    Box::new(std::iter::from_fn(move || match cursor.advance() {
+        Ok(true) => Some(Ok((Bytes::copy_from_slice(cursor.key()), Bytes::copy_from_slice(cursor.value())))),
+        Ok(false) => None,
+        Err(error) => Some(Err(CollectError::sink("reading a run to merge it", error))),
+    }))
+}
+
+/// Names of a snapshot's objects.
+#[derive(Clone)]
+struct Naming {
+    fs: FsName,
+    epoch: u32,
+    xid: u64,
+    op: Uuid,
+}
+
+impl Naming {
+    fn pack(&self, pack: PackNo) -> String {
+        self.fs.pack_object(self.epoch, self.xid, self.op, pack.0 as u32)
+    }
+    fn run(&self, n: u32) -> String {
+        self.fs.run_object(self.epoch, self.xid, self.op, n)
+    }
+}
+
+/// Packs in the proxy.
+struct ProxyPacks<'p> {
+    proxy: &'p Arc<Proxy>,
+    naming: Naming,
+    current: Option<StagedFile>,
+    entries: Vec<PackEntry>,
+    objects: Vec<JobObject>,
+}
+
+impl<'p> ProxyPacks<'p> {
+    fn new(proxy: &'p Arc<Proxy>, naming: Naming) -> Self {
+        Self { proxy, naming, current: None, entries: Vec::new(), objects: Vec::new() }
+    }
+}
+
+impl PackSink for ProxyPacks<'_> {
+    fn path(&mut self, pack: PackNo) -> Result<PathBuf, CollectError> {
+        let room = PACK_BYTES_TARGET * PACK_SLACK.0 / PACK_SLACK.1;
+        let room = room.min(self.proxy.usage().max / 4);
+        let full = |error| CollectError::sink("staging a pack", error);
+        let staged = self.proxy.stage(&self.naming.pack(pack), room).map_err(full)?;
+        let path = staged.path().to_owned();
+        self.current = Some(staged);
+        Ok(path)
+    }
+
+    fn object(&self, pack: PackNo) -> String {
+        self.naming.pack(pack)
+    }
+
+    fn staged(&mut self, pack: &PackSummary, _path: &Path) -> Result<(), CollectError> {
+        let missing = || CollectError::Inconsistent(format!("pack {} was never begun", pack.number));
+        let staged = self.current.take().ok_or_else(missing)?;
+        let object = staged.object().to_owned();
+        staged.commit().map_err(|error| CollectError::sink("staging a pack", error))?;
+        let hash = blake3::Hash::from_bytes(pack.hash).to_hex().to_string();
+        self.objects.push(JobObject { name: object.clone(), size: pack.size, sent: false });
+        self.entries.push(PackEntry { number: pack.number.0, object, size: pack.size, hash });
+        Ok(())
+    }
+}
+
+/// A run that is being written into the proxy.
+struct StagedRunFile {
+    file: StagedFile,
+    writer: RunWriter,
+}
+
+/// One that is complete and not yet committed.
+struct FinishedRun {
+    file: StagedFile,
+    summary: RunSummary,
+}
+
+/// The top of the new stack of runs.
+struct Merged {
+    run: FinishedRun,
+    /// The parent's runs that stay below it.
+    kept: Vec<RunEntry>,
+    /// Names of the parent's runs that it replaces.
+    dead: Vec<String>,
+}
+
+struct StagedRun {
+    run: FinishedRun,
+    collected: Collected,
+}
+
+impl StagedRunFile {
+    fn create(proxy: &Arc<Proxy>, object: String, xids: (Xid, Xid)) -> Result<Self, AgentError> {
+        let file = proxy.stage(&object, RUN_ROOM_BYTES)?;
+        let writer = RunWriter::create(file.path(), xids.0, xids.1)?;
+        Ok(Self { file, writer })
+    }
+
+    fn finish(self) -> Result<FinishedRun, AgentError> {
+        Ok(FinishedRun { summary: self.writer.finish()?, file: self.file })
+    }
+}
+
+impl FinishedRun {
+    fn commit(self) -> Result<RunEntry, AgentError> {
+        let RunSummary { size, root, records, xid_from, xid } = self.summary;
+        let object = self.file.object().to_owned();
+        self.file.commit()?;
+        let root = root.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
+        Ok(RunEntry { object, size, root, xid_from: xid_from.0, xid: xid.0, records })
+    }
+}
+
+impl RecordSink for StagedRunFile {
+    fn push(&mut self, key: &[u8], value: &[u8]) -> Result<(), CollectError> {
+        self.file.ensure_room(self.writer.size()).map_err(|error| CollectError::sink("staging the run", error))?;
+        self.writer.push(key, value).map_err(|error| CollectError::sink("writing the run", error))
+    }
+}

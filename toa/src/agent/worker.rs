@@ -1,0 +1,199 @@
+//! The agent's thread: keeps the reign in view and ships snapshots, oldest first.
+
+use super::Agent;
+use crate::error::AgentError;
+use crate::snapshot::{Event, Job};
+use crate::status::{Role, SnapshotState};
+use parking_lot::{Condvar, Mutex};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// The thread looks at least this often whether its agent is gone.
+const NAP: Duration = Duration::from_millis(200);
+/// Pause after the first failure; doubles up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(15);
+
+/// See the module.
+pub(super) struct Worker {
+    woken: Mutex<bool>,
+    changed: Condvar,
+    stopping: watch::Sender<bool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        let stopping = watch::Sender::new(false);
+        Self { woken: Mutex::new(false), changed: Condvar::new(), stopping, thread: Mutex::new(None) }
+    }
+}
+
+impl Worker {
+    /// There is something to do.
+    pub(super) fn wake(&self) {
+        *self.woken.lock() = true;
+        self.changed.notify_all();
+    }
+
+    /// Ends the thread; what it is doing is given up where it stands and goes on at the next start.
+    pub(super) fn stop(&self) {
+        self.stopping.send_replace(true);
+        self.wake();
+        if let Some(thread) = self.thread.lock().take()
+            && thread.thread().id() != std::thread::current().id()
+            && thread.join().is_err()
+        {
+            tracing::error!("the snapshot thread had ended by a panic");
+        }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Waits for `work`, but not longer than until the agent is stopped.
+    pub(super) async fn unless_stopped<T>(
+        &self,
+        work: impl Future<Output = Result<T, AgentError>>,
+    ) -> Result<T, AgentError> {
+        let mut stopping = self.stopping.subscribe();
+        tokio::select! {
+            done = work => done,
+            _ = stopping.wait_for(|stop| *stop) => Err(AgentError::Stopping),
+        }
+    }
+
+    /// `true` if there is something to do, or nothing was done for `limit`.
+    fn await_work(&self, since: Instant, limit: Duration) -> bool {
+        let mut woken = self.woken.lock();
+        if !*woken {
+            self.changed.wait_for(&mut woken, NAP.min(limit));
+        }
+        std::mem::take(&mut *woken) || since.elapsed() >= limit
+    }
+}
+
+impl Agent {
+    /// Starts the thread of a master.
+    pub(super) fn start_worker(agent: &Arc<Agent>) -> Result<(), AgentError> {
+        if let Some(engine) = agent.fs.engine() {
+            let weak = Arc::downgrade(agent);
+            engine.set_listener(Box::new(move || {
+                if let Some(agent) = weak.upgrade() {
+                    agent.worker.wake();
+                }
+            }));
+        }
+        let weak = Arc::downgrade(agent);
+        let thread = std::thread::Builder::new().name("cbfs-snapshots".into()).spawn(move || work_loop(&weak));
+        let thread = thread.map_err(|error| AgentError::Internal(error.to_string()))?;
+        *agent.worker.thread.lock() = Some(thread);
+        agent.worker.wake();
+        Ok(())
+    }
+
+    /// One round: is this node still master, and what can be shipped?
+    fn work(&self) -> Result<(), AgentError> {
+        if self.state.lock().role != Role::Master {
+            return Ok(());
+        }
+        self.admit_sealed()?;
+        self.confirm_reign()?;
+        for mut job in self.jobs.open()? {
+            if self.worker.is_stopping() || self.state.lock().role != Role::Master {
+                break;
+            }
+            if job.state == SnapshotState::Queued {
+                break;
+            }
+            if let Err(error) = self.ship(&mut job) {
+                return self.put_off(job, error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a row to every request, and the step to those whose layer is sealed.
+    fn admit_sealed(&self) -> Result<(), AgentError> {
+        let Some(engine) = self.fs.engine() else { return Ok(()) };
+        let mut known = self.jobs.ended()?;
+        known.extend(self.jobs.open()?);
+        let epoch = self.state.lock().epoch;
+        for pending in engine.pending_snapshots() {
+            let found = known.iter().find(|job| job.id == pending.request.id);
+            if found.is_none() {
+                fail::fail_point!("toa::snapshot::queued");
+            }
+            let mut job = found.cloned().unwrap_or_else(|| Job::new(&pending, epoch));
+            if pending.sealed && job.state == SnapshotState::Queued {
+                job.step(Event::Sealed)?;
+                self.jobs.persist(&job)?;
+                fail::fail_point!("toa::snapshot::collected");
+            } else if found.is_none() {
+                self.jobs.persist(&job)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Records what went wrong with a job; what can never work is given up, and said so.
+    fn put_off(&self, mut job: Job, error: AgentError) -> Result<(), AgentError> {
+        if matches!(error, AgentError::Stopping) {
+            return Err(error);
+        }
+        job.attempts += 1;
+        job.problem = Some(error.to_string());
+        let hopeless = !error.is_transient() && self.state.lock().role == Role::Master;
+        if hopeless {
+            tracing::error!(snapshot = %job.id, %error, "the snapshot failed");
+            job.step(Event::GivenUp)?;
+            let mut changes = kvfs::node::NodeChanges::default();
+            self.jobs.end(&job, &mut changes)?;
+            self.node.persist(&changes)?;
+        } else {
+            tracing::warn!(snapshot = %job.id, %error, "the snapshot waits");
+            self.jobs.persist(&job)?;
+        }
+        Err(error)
+    }
+}
+
+fn work_loop(agent: &Weak<Agent>) {
+    let mut since = Instant::now();
+    let mut pause: Option<Duration> = None;
+    loop {
+        let Some(agent) = agent.upgrade() else { return };
+        if agent.worker.is_stopping() {
+            return;
+        }
+        let limit = pause.unwrap_or(agent.setup.options.check_interval);
+        if !agent.worker.await_work(since, limit) {
+            continue;
+        }
+        if pause.is_some() && since.elapsed() < limit {
+            // A store that is away is not asked more often because somebody waits.
+            std::thread::sleep(NAP);
+            agent.worker.wake();
+            continue;
+        }
+        pause = match agent.work() {
+            Ok(()) => None,
+            Err(AgentError::Stopping) => return,
+            Err(error) => {
+                tracing::debug!(%error, "a round of the snapshot thread failed");
+                let _ = agent.heard::<()>(Err(error));
+                Some(pause.map_or(RETRY_MIN, |last| (last * 2).min(RETRY_MAX)))
+            }
+        };
+        since = Instant::now();
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.worker.stop();
+    }
+}

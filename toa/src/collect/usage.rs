@@ -1,0 +1,138 @@
+//! Live bytes of packs: which packs the snapshot uses, and how much of each.
+
+use super::error::CollectError;
+use super::rows::{Row, View};
+use super::{DeadPack, NewPack, Pins};
+use kvfs::Ino;
+use kvfs::ids::PackNo;
+use kvfs::schema::value::PackValue;
+use kvfs::schema::{Extent, Key, Place, Space, Value, WindowValue};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Changes of live bytes against the base.
+pub(super) struct Usage<'a> {
+    view: View<'a>,
+    pins: &'a Pins,
+    /// Packs that orphans of this very change set read.
+    orphaned: BTreeSet<PackNo>,
+    delta: BTreeMap<PackNo, i64>,
+}
+
+/// A pack whose record changes.
+pub(super) enum PackChange {
+    /// It has this record now.
+    Record(PackNo, PackValue),
+    /// Nothing uses it any more.
+    Dead(DeadPack),
+}
+
+/// Pack and bytes of an extent that lies in a pack.
+pub(super) fn frame_use(extent: &Extent) -> Option<(PackNo, u32)> {
+    match &extent.place {
+        Place::Frame { frame, .. } => Some((frame.pack, extent.len)),
+        _ => None,
+    }
+}
+
+impl<'a> Usage<'a> {
+    pub fn new(view: View<'a>, pins: &'a Pins) -> Self {
+        Self { view, pins, orphaned: BTreeSet::new(), delta: BTreeMap::new() }
+    }
+
+    /// `bytes` of `pack` are used (once more) by the snapshot.
+    pub fn add(&mut self, pack: PackNo, bytes: u32) {
+        *self.delta.entry(pack).or_default() += i64::from(bytes);
+    }
+
+    /// A window of the base is not part of the snapshot.
+    pub fn drop_window(&mut self, window: &WindowValue) {
+        for (pack, bytes) in window.extents.iter().filter_map(frame_use) {
+            *self.delta.entry(pack).or_default() -= i64::from(bytes);
+        }
+    }
+
+    /// The base's value of a window, if any, is replaced.
+    pub fn replace(&mut self, key: &Key) -> Result<(), CollectError> {
+        if let Some(value) = self.view.base_get(key)?
+            && let Value::Window(window) = super::rows::decode(key.as_bytes(), &value)?.1
+        {
+            self.drop_window(&window);
+        }
+        Ok(())
+    }
+
+    /// An orphan reads the packs of this window although the snapshot does not.
+    pub fn pin(&mut self, window: &WindowValue) {
+        self.orphaned.extend(window.extents.iter().filter_map(frame_use).map(|(pack, _)| pack));
+    }
+
+    /// The windows of `ino` in the base from `first` on: `visit` says what becomes of each.
+    pub fn each_in_base(
+        &mut self,
+        ino: Ino,
+        first: u64,
+        mut visit: impl FnMut(&mut Self, u64, WindowValue),
+    ) -> Result<(), CollectError> {
+        let mut rows = self.view.in_base(Key::window(ino, first), Key::end_of(ino, Space::Window));
+        while let Some(row) = rows.next()? {
+            if let Some((number, window)) = as_window(&row)? {
+                visit(self, number, window);
+            }
+        }
+        Ok(())
+    }
+
+    /// What becomes of the packs' records, in key order.
+    pub fn settle(mut self, new: &[NewPack]) -> Result<Vec<PackChange>, CollectError> {
+        let mut changes = Vec::new();
+        for pack in self.pins.released.clone() {
+            self.delta.entry(pack).or_default();
+        }
+        let first_new = new.first().map_or(PackNo(u64::MAX), |pack| pack.summary.number);
+        for (&number, &delta) in self.delta.range(..first_new) {
+            changes.extend(self.settle_old(number, delta)?);
+        }
+        for pack in new {
+            let live = self.delta.get(&pack.summary.number).copied().unwrap_or(0).max(0) as u64;
+            let (size, raw) = (pack.summary.size, pack.summary.raw);
+            let value = PackValue { object: pack.object.clone(), size, live, raw };
+            changes.push(PackChange::Record(pack.summary.number, value));
+        }
+        Ok(changes)
+    }
+
+    fn settle_old(&self, number: PackNo, delta: i64) -> Result<Option<PackChange>, CollectError> {
+        let released = self.pins.released.contains(&number);
+        if delta == 0 && !released {
+            return Ok(None);
+        }
+        let key = Key::pack(number);
+        let old = match self.view.base_get(&key)? {
+            Some(value) => super::rows::decode(key.as_bytes(), &value)?.1,
+            None => Value::Tombstone,
+        };
+        let Value::Pack(old) = old else {
+            // Only the bookkeeping is lost; the worst outcome is a pack that is kept for ever.
+            tracing::warn!(pack = number.0, "the base has no record of a pack that its files use");
+            return Ok(None);
+        };
+        let Some(live) = old.live.checked_add_signed(delta) else {
+            tracing::warn!(pack = number.0, live = old.live, delta, "live bytes of a pack would be negative");
+            return Ok(None);
+        };
+        let held = self.pins.held.contains(&number) || self.orphaned.contains(&number);
+        if live == 0 && !held {
+            return Ok(Some(PackChange::Dead(DeadPack { number, object: old.object })));
+        }
+        Ok((delta != 0).then_some(PackChange::Record(number, PackValue { live, ..old })))
+    }
+}
+
+/// Number and value of a window row that is not a tombstone.
+pub(super) fn as_window(row: &Row) -> Result<Option<(u64, WindowValue)>, CollectError> {
+    let number = row.parts()?.number().unwrap_or_default();
+    match row.decode()?.1 {
+        Value::Window(window) => Ok(Some((number, window))),
+        _ => Ok(None),
+    }
+}

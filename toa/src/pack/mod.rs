@@ -1,0 +1,26 @@
+//! Packs: the file bytes of one snapshot in the bucket.
+//!
+//! A pack is a valid tar, a valid `.zst` and a valid seekable zstd file at once (see `docs/formats/pack.md`). The read
+//! path goes by [`kvfs::schema::FrameRef`] alone and never parses tar; tar is for people and for disaster recovery.
+
+mod error;
+mod frames;
+mod header;
+mod member;
+mod reader;
+mod writer;
+
+pub use error::{PackError, PackErrorKind};
+pub use frames::{PackSummary, PendingRef};
+pub use member::{Member, MemberKind, Range};
+pub use reader::decode_frame;
+pub use writer::{PackIdentity, PackWriter};
+
+/// Raw bytes at which a frame is closed: one window of a file.
+pub const FRAME_RAW_BYTES: usize = kvfs::schema::WINDOW_BYTES as usize;
+
+/// Raw bytes that a reader accepts in one frame, whatever an index says.
+pub const FRAME_RAW_BYTES_MAX: u32 = 16 << 20;
+
+/// Size at which a pack is closed and the next one begun, bytes.
+pub const PACK_BYTES_TARGET: u64 = 64 << 20;

@@ -1,0 +1,151 @@
+//! A snapshot on its way, as a row of the node store.
+
+use super::{Event, next};
+use crate::error::AgentError;
+use crate::status::{SnapshotState, SnapshotStatus};
+use cloud_mgmt::ledger::SnapshotEntry;
+use jiff::Timestamp;
+use kvfs::engine::PendingSnapshot;
+use kvfs::node::{NodeChanges, NodeStore};
+use kvfs::schema::Time;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Rows of snapshots that are not complete.
+const JOBS: &str = "job/";
+/// Rows of snapshots that ended here, so that they can be told without the bucket.
+const ENDED: &str = "ended/";
+
+/// An object of a snapshot, in the proxy or in the bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobObject {
+    /// Its whole name.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// The bucket has it.
+    pub sent: bool,
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// The snapshot.
+    pub id: Uuid,
+    /// Its name.
+    pub name: Option<String>,
+    /// The caller's idempotency key.
+    pub key: Option<Uuid>,
+    /// The instant that it shows.
+    pub requested: Timestamp,
+    /// Its last journal record.
+    pub xid: u64,
+    /// The epoch that it was asked under.
+    pub epoch: u32,
+    /// How far it is.
+    pub state: SnapshotState,
+    /// The attempt: in the names of all its objects.
+    pub op: Option<Uuid>,
+    /// What it uploads, in upload order (packs, then the run).
+    pub objects: Vec<JobObject>,
+    /// The manifest, from `staged` on.
+    pub manifest: Option<Box<SnapshotEntry>>,
+    /// How often a step was begun anew.
+    pub attempts: u32,
+    /// What went wrong last.
+    pub problem: Option<String>,
+}
+
+/// A time of the journal as the rest of the world writes it.
+pub(crate) fn timestamp(time: Time) -> Timestamp {
+    Timestamp::new(time.secs, time.nanos as i32).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+impl Job {
+    /// A snapshot that was just asked for.
+    pub fn new(pending: &PendingSnapshot, epoch: u32) -> Self {
+        let request = &pending.request;
+        Self {
+            id: request.id,
+            name: request.name.clone(),
+            key: request.key,
+            requested: timestamp(request.requested),
+            xid: pending.xid.0,
+            epoch,
+            state: SnapshotState::Queued,
+            op: None,
+            objects: Vec::new(),
+            manifest: None,
+            attempts: 0,
+            problem: None,
+        }
+    }
+
+    /// Takes the step that `event` means.
+    pub fn step(&mut self, event: Event) -> Result<(), AgentError> {
+        let state = next(self.state, event)
+            .ok_or_else(|| AgentError::Internal(format!("snapshot {}: {event:?} in {:?}", self.id, self.state)))?;
+        tracing::info!(snapshot = %self.id, from = ?self.state, to = ?state, "snapshot");
+        self.state = state;
+        Ok(())
+    }
+
+    /// What people see of it.
+    pub fn status(&self) -> SnapshotStatus {
+        let sum = |sent_only: bool| self.objects.iter().filter(|o| o.sent || !sent_only).map(|o| o.size).sum();
+        let complete = self.state == SnapshotState::Complete;
+        SnapshotStatus {
+            id: self.id,
+            name: self.name.clone(),
+            state: self.state,
+            requested: self.requested,
+            xid: self.xid,
+            epoch: self.epoch,
+            bytes_total: sum(false),
+            bytes_done: sum(true),
+            uploaded: if complete { sum(false) } else { 0 },
+            attempts: self.attempts,
+            problem: self.problem.clone(),
+        }
+    }
+
+    fn row(&self) -> String {
+        format!("{:016x}", self.xid)
+    }
+}
+
+/// The rows of all jobs.
+#[derive(Clone, Debug)]
+pub struct JobRows {
+    node: Arc<NodeStore>,
+}
+
+impl JobRows {
+    /// The rows in `node`.
+    pub fn new(node: Arc<NodeStore>) -> Self {
+        Self { node }
+    }
+
+    /// Snapshots that are not complete, oldest first.
+    pub fn open(&self) -> Result<Vec<Job>, AgentError> {
+        Ok(self.node.list(JOBS)?.into_iter().map(|(_, job)| job).collect())
+    }
+
+    /// Snapshots that ended here, oldest first.
+    pub fn ended(&self) -> Result<Vec<Job>, AgentError> {
+        Ok(self.node.list(ENDED)?.into_iter().map(|(_, job)| job).collect())
+    }
+
+    /// Keeps a job; durable on return.
+    pub fn persist(&self, job: &Job) -> Result<(), AgentError> {
+        Ok(self.node.persist_row(&format!("{JOBS}{}", job.row()), job)?)
+    }
+
+    /// Moves jobs to those that ended, together with other changes.
+    pub fn end(&self, job: &Job, changes: &mut NodeChanges) -> Result<(), AgentError> {
+        changes.remove(&format!("{JOBS}{}", job.row()));
+        changes.put(&format!("{ENDED}{}", job.row()), job)?;
+        Ok(())
+    }
+}

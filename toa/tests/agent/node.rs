@@ -1,0 +1,164 @@
+//! Nodes: agents on state directories of their own, and the bucket that they share.
+
+use cloud_mgmt::config::{CONFIG_FORMAT, FsConfig, ProbeReport};
+use cloud_mgmt::ledger::{History, Ledger};
+use cloud_mgmt::names::FsName;
+use cloud_mgmt::store::ObjectStore;
+use kvfs::fs::FileSystem;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use toa::{Agent, AgentError, AgentOptions, AgentSetup, SnapshotSelector, SnapshotState};
+use tokio::runtime::Runtime;
+use uuid::Uuid;
+
+/// Nothing takes that long; a test that hangs fails instead.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub(crate) struct Bucket {
+    store: Arc<dyn ObjectStore>,
+    name: FsName,
+    runtime: Arc<Runtime>,
+}
+
+impl Bucket {
+    pub(crate) fn new(store: Arc<dyn ObjectStore>) -> Self {
+        let name = FsName { tag: "home".parse().unwrap(), id: Uuid::new_v4() };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        Self { store, name, runtime: Arc::new(runtime.unwrap()) }
+    }
+
+    fn setup(&self, dir: PathBuf, node: Uuid) -> AgentSetup {
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let probe = ProbeReport { rounds: 0, racers: 0, checked: now };
+        let config = FsConfig {
+            format: CONFIG_FORMAT,
+            id: self.name.id,
+            tag: self.name.tag.to_string(),
+            created: now,
+            created_by: "test".into(),
+            op: Uuid::nil(),
+            features: Vec::new(),
+            probe,
+            settings: std::collections::BTreeMap::new(),
+        };
+        AgentSetup {
+            store: Arc::clone(&self.store),
+            name: self.name.clone(),
+            config,
+            instance_dir: dir,
+            node,
+            host: format!("host-{node}"),
+            options: AgentOptions {
+                check_interval: Duration::from_millis(50),
+                proxy_max_bytes: 1 << 30,
+                kvs_max_bytes: None,
+                fetch_timeout: Duration::from_secs(5),
+                upload_concurrency: 2,
+            },
+            runtime: self.runtime.handle().clone(),
+        }
+    }
+
+    pub(crate) fn history(&self) -> Arc<History> {
+        let ledger = Ledger::new(Arc::clone(&self.store), self.name.clone());
+        self.runtime.block_on(ledger.history()).unwrap()
+    }
+
+    /// I3: whatever a live snapshot names is there, with its size.
+    pub(crate) fn check_references(&self) {
+        let mut checked = 0;
+        for published in self.history().snapshots() {
+            let entry = &published.snapshot;
+            let packs = entry.packs_new.iter().map(|p| (&p.object, p.size));
+            for (object, size) in entry.runs.iter().map(|r| (&r.object, r.size)).chain(packs) {
+                assert_eq!(self.runtime.block_on(self.store.head(object)).unwrap().size, size, "{object}");
+                checked += 1;
+            }
+        }
+        assert!(checked > 0, "nothing was checked");
+    }
+}
+
+pub(crate) struct Node {
+    dir: Option<TempDir>,
+    setup: AgentSetup,
+    agent: Option<Arc<Agent>>,
+    runtime: Arc<Runtime>,
+}
+
+impl Node {
+    fn open(
+        bucket: &Bucket,
+        open: impl FnOnce(&Runtime, AgentSetup) -> Result<Arc<Agent>, AgentError>,
+    ) -> Result<Node, AgentError> {
+        let dir = tempfile::tempdir().unwrap();
+        let setup = bucket.setup(dir.path().to_owned(), Uuid::new_v4());
+        let agent = open(&bucket.runtime, setup.clone())?;
+        Ok(Node { dir: Some(dir), setup, agent: Some(agent), runtime: Arc::clone(&bucket.runtime) })
+    }
+
+    pub(crate) fn try_master(bucket: &Bucket) -> Result<Node, AgentError> {
+        Self::open(bucket, |runtime, setup| runtime.block_on(Agent::open_master(setup)))
+    }
+
+    pub(crate) fn try_slave(bucket: &Bucket, snapshot: SnapshotSelector) -> Result<Node, AgentError> {
+        Self::open(bucket, |runtime, setup| runtime.block_on(Agent::open_slave(setup, snapshot)))
+    }
+
+    pub(crate) fn master(bucket: &Bucket) -> Node {
+        Self::try_master(bucket).unwrap()
+    }
+
+    pub(crate) fn slave(bucket: &Bucket, snapshot: SnapshotSelector) -> Node {
+        Self::try_slave(bucket, snapshot).unwrap()
+    }
+
+    pub(crate) fn agent(&self) -> &Arc<Agent> {
+        self.agent.as_ref().unwrap()
+    }
+
+    pub(crate) fn fs(&self) -> Arc<dyn FileSystem> {
+        self.agent().file_system()
+    }
+
+    pub(crate) fn promote(&self, epoch: u32) -> Result<u32, AgentError> {
+        self.runtime.block_on(self.agent().promote(epoch))
+    }
+
+    /// Closed and opened again, as a master.
+    pub(crate) fn restarted(mut self) -> Node {
+        let agent = self.agent.take().unwrap();
+        self.runtime.block_on(agent.close()).unwrap();
+        drop(agent);
+        let setup = AgentSetup { host: "again".into(), ..self.setup.clone() };
+        let agent = Some(self.runtime.block_on(Agent::open_master(setup)).unwrap());
+        Node { dir: self.dir.take(), setup: self.setup.clone(), agent, runtime: Arc::clone(&self.runtime) }
+    }
+
+    pub(crate) fn until(&self, done: impl Fn(&Agent) -> bool) {
+        let began = Instant::now();
+        while !done(self.agent()) {
+            assert!(began.elapsed() < PATIENCE, "still waiting: {:?}", self.agent().status());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits for the end of a snapshot.
+    pub(crate) fn finished(&self, name: &str) -> SnapshotState {
+        let ended = |s: SnapshotState| matches!(s, SnapshotState::Complete | SnapshotState::Failed);
+        self.until(|agent| ended(agent.snapshot(name).unwrap().state));
+        let status = self.agent().snapshot(name).unwrap();
+        assert_eq!(status.problem, None, "{status:?}");
+        status.state
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(agent) = self.agent.take() {
+            let _ = self.runtime.block_on(agent.close());
+        }
+    }
+}

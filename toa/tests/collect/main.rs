@@ -1,0 +1,8 @@
+//! Collecting and merging against a model of a filesystem.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests
+
+mod model;
+mod restore;
+mod scenarios;
+mod sides;
+mod world;
