@@ -1,3 +1,48 @@
 //! cbfs: the command line of CBFS.
+//!
+//! Parses, finds things, wires the libraries into a daemon, prints. Holds no logic of the filesystem or of the bucket;
+//! output and exit codes are decided here alone.
 
-fn main() {}
+mod address;
+mod bucket;
+mod cli;
+mod commands;
+mod context;
+mod control;
+mod daemon;
+mod failure;
+mod logging;
+mod mounts;
+mod output;
+mod progress;
+mod settings;
+mod state;
+
+use clap::Parser;
+use failure::FailureKind;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _scenario = std::env::var_os("FAILPOINTS").map(|_| fail::FailScenario::setup());
+
+    let cli = cli::Cli::parse();
+    let detached = matches!(&cli.command, cli::Command::Mount(args) if args.process.detached);
+    let verbosity = match &cli.command {
+        cli::Command::Mount(args) if args.process.foreground || args.process.detached => logging::Verbosity::Daemon,
+        _ => logging::Verbosity::Command,
+    };
+    logging::start(verbosity);
+    // A panic is a defect: its message is on stderr, its exit code is the one of the table.
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| commands::run(cli))) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(failure)) => {
+            // The process that started this one has been told, and tells the user.
+            if !detached {
+                output::print_failure(&failure);
+            }
+            ExitCode::from(failure.kind.meaning().exit)
+        }
+        Err(_) => ExitCode::from(FailureKind::Bug.meaning().exit),
+    }
+}

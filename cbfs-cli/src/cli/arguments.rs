@@ -1,0 +1,199 @@
+//! The arguments of each command.
+
+use crate::failure::Failure;
+use crate::settings::parse_assignment;
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// clap shows the text of an error, and the hint is worth showing.
+fn assignment(text: &str) -> Result<(String, String), String> {
+    parse_assignment(text).map_err(|Failure { message, hint, .. }| match hint {
+        Some(hint) => format!("{message} ({hint})"),
+        None => message,
+    })
+}
+
+/// `cbfs create`
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// The store and the name of the new filesystem
+    #[arg(value_name = "STORE#TAG")]
+    pub fs: String,
+    /// A setting that every node starts from; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
+    pub set: Vec<(String, String)>,
+}
+
+/// `cbfs list`
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// The store [default: the setting `store`]
+    #[arg(value_name = "STORE")]
+    pub store: Option<String>,
+    /// List deleted filesystems, too
+    #[arg(long)]
+    pub deleted: bool,
+}
+
+/// `cbfs show`
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The filesystem
+    #[arg(value_name = "FS")]
+    pub fs: String,
+}
+
+/// `cbfs delete`
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// The filesystem
+    #[arg(value_name = "FS")]
+    pub fs: String,
+    /// Show what would go and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `cbfs mount`
+#[derive(Debug, Args)]
+pub struct MountArgs {
+    /// The filesystem, perhaps with a snapshot
+    #[arg(value_name = "FS[@SNAPSHOT]")]
+    pub fs: String,
+    /// An empty directory [default: the setting `mount_point`, or where it was mounted last]
+    #[arg(value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Make the filesystem if the store has none of that name
+    #[arg(long, conflicts_with = "read_only")]
+    pub create: bool,
+    /// Mount the newest snapshot, as slave
+    #[arg(long)]
+    pub read_only: bool,
+    /// A setting of this mount; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
+    pub set: Vec<(String, String)>,
+    /// How the process stays.
+    #[command(flatten)]
+    pub process: ProcessArgs,
+}
+
+/// Whether `cbfs mount` goes into the background.
+#[derive(Debug, Args)]
+pub struct ProcessArgs {
+    /// Serve in this process, until it is unmounted or gets SIGTERM
+    #[arg(long)]
+    pub foreground: bool,
+    /// The daemon that `cbfs mount` starts: serves, and reports on stdout when it is ready
+    #[arg(long, hide = true)]
+    pub detached: bool,
+}
+
+/// `cbfs unmount`
+#[derive(Debug, Args)]
+pub struct UnmountArgs {
+    /// The mount point
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+/// `cbfs status`
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Only this filesystem, by name or by a path in it
+    #[arg(value_name = "FS")]
+    pub fs: Option<String>,
+    /// Show each setting with its source
+    #[arg(long)]
+    pub config: bool,
+}
+
+/// `cbfs snapshot`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, subcommand_value_name = "COMMAND")]
+pub struct SnapshotArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<SnapshotCommand>,
+    /// The short form of `create`.
+    #[command(flatten)]
+    pub create: Option<SnapshotCreateArgs>,
+}
+
+/// What to do with snapshots.
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Take a snapshot: the filesystem as it is at this instant
+    ///
+    /// Returns when the request is durable on the local disk; packing and uploading go on by themselves.
+    #[command(after_help = "Example:\n  cbfs snapshot create home --name before-update --wait")]
+    Create(SnapshotCreateArgs),
+    /// List snapshots, those on their way and those published
+    #[command(after_help = "Example:\n  cbfs snapshot list home")]
+    List(SnapshotListArgs),
+    /// Show how far a snapshot is
+    #[command(after_help = "Example:\n  cbfs snapshot status home before-update --wait")]
+    Status(SnapshotStatusArgs),
+}
+
+/// `cbfs snapshot create`
+#[derive(Debug, Args)]
+pub struct SnapshotCreateArgs {
+    /// The filesystem, by name or by a path in it
+    #[arg(value_name = "FS")]
+    pub fs: String,
+    /// A name for the snapshot
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Wait until it is complete or failed
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// `cbfs snapshot list`
+#[derive(Debug, Args)]
+pub struct SnapshotListArgs {
+    /// The filesystem, by name or by a path in it
+    #[arg(value_name = "FS")]
+    pub fs: String,
+}
+
+/// `cbfs snapshot status`
+#[derive(Debug, Args)]
+pub struct SnapshotStatusArgs {
+    /// The filesystem, by name or by a path in it
+    #[arg(value_name = "FS")]
+    pub fs: String,
+    /// The snapshot's id or name
+    #[arg(value_name = "SNAPSHOT")]
+    pub snapshot: String,
+    /// Wait until it is complete or failed
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// `cbfs promote`
+#[derive(Debug, Args)]
+pub struct PromoteArgs {
+    /// The filesystem, by name or by a path in it
+    #[arg(value_name = "FS")]
+    pub fs: String,
+    /// The epoch that ends, as `cbfs show` names it
+    #[arg(long, value_name = "N")]
+    pub epoch: u32,
+}
+
+/// `cbfs completions`
+#[derive(Debug, Args)]
+pub struct CompletionArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// `cbfs man`
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Write a page for each command there
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}

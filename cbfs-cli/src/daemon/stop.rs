@@ -1,0 +1,36 @@
+//! What ends a daemon: a signal, a request, or its mount being taken away.
+
+use crate::failure::Failure;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// SIGTERM and SIGINT, caught from the moment this is made.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(super) fn catch() -> Result<Self, Failure> {
+        let on = |kind| signal(kind).map_err(|error| Failure::from_io(&error, "catch", Path::new("signals")));
+        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
+    }
+
+    /// Waits for whatever comes first.
+    pub(super) async fn wait_for_end(&mut self, mount: &Arc<kvfs::fuse::Mount>, end: &CancellationToken) {
+        let waiting = Arc::clone(mount);
+        let gone = tokio::task::spawn_blocking(move || waiting.wait());
+        tokio::select! {
+            _ = self.terminate.recv() => tracing::info!("SIGTERM: unmounting"),
+            _ = self.interrupt.recv() => tracing::info!("SIGINT: unmounting"),
+            () = end.cancelled() => tracing::info!("asked to unmount"),
+            result = gone => match result {
+                Ok(Ok(())) => tracing::info!("unmounted from outside"),
+                Ok(Err(error)) => tracing::error!(%error, "the mount has ended"),
+                Err(error) => tracing::error!(%error, "the wait for the mount broke off"),
+            },
+        }
+    }
+}

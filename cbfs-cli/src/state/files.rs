@@ -1,0 +1,52 @@
+//! Small files that are whole or not there, also after power loss.
+
+use crate::failure::Failure;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+/// Replaces or makes `path`; durable on return.
+pub fn persist(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let temp = path.with_extension(format!("{}.tmp", uuid::Uuid::new_v4().simple()));
+    let done = write_synced(&temp, bytes)
+        .and_then(|()| fs::rename(&temp, path))
+        .and_then(|()| sync_parent(path))
+        .map_err(|error| Failure::from_io(&error, "write", path));
+    if done.is_err() {
+        // The rename did not happen, or the file is whole: either way nothing is lost with it.
+        drop(fs::remove_file(&temp));
+    }
+    done
+}
+
+/// Makes `path` unless it is there; durable on return. Of several racers one wins, and all see its bytes.
+pub fn persist_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let temp = path.with_extension(format!("{}.tmp", uuid::Uuid::new_v4().simple()));
+    let linked = write_synced(&temp, bytes).and_then(|()| match fs::hard_link(&temp, path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    });
+    drop(fs::remove_file(&temp));
+    linked.and_then(|()| sync_parent(path)).map_err(|error| Failure::from_io(&error, "write", path))
+}
+
+/// Makes a directory only its owner can enter, with its parents.
+pub fn make_private_dir(path: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| Failure::from_io(&error, "create directory", path))
+}
+
+/// Makes the entry of `path` in its directory durable.
+pub fn sync_parent(path: &Path) -> std::io::Result<()> {
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = File::create_new(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}

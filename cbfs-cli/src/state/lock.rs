@@ -1,0 +1,99 @@
+//! One daemon per instance.
+
+use crate::failure::{Failure, FailureKind};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Name of the lock file in an instance.
+const LOCK: &str = "lock";
+
+/// Held as long as it lives; the kernel takes it back from a process that dies.
+#[derive(Debug)]
+pub struct InstanceLock {
+    _file: File,
+}
+
+impl InstanceLock {
+    /// Takes the lock or says who has it.
+    pub fn take(instance: &Path) -> Result<Self, Failure> {
+        let path = instance.join(LOCK);
+        let mut file = open(&path).map_err(|error| Failure::from_io(&error, "open", &path))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(busy(instance, holder(&mut file))),
+            Err(error) => return Err(Failure::from_io(&error.into(), "lock", &path)),
+        }
+        let pid = std::process::id().to_string();
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| file.write_all(pid.as_bytes()))
+            .map_err(|error| Failure::from_io(&error, "write", &path))?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// Waits for this node's turn to make an instance; over when the file is dropped.
+pub fn take_turn(state: &Path) -> Result<File, Failure> {
+    super::files::make_private_dir(state)?;
+    let path = state.join(LOCK);
+    let file = open(&path).map_err(|error| Failure::from_io(&error, "open", &path))?;
+    flock(&file, FlockOperation::LockExclusive).map_err(|error| Failure::from_io(&error.into(), "lock", &path))?;
+    Ok(file)
+}
+
+/// The process that holds an instance's lock, if any. A daemon between taking the lock and writing its id counts as
+/// process 0.
+pub fn holder_of(instance: &Path) -> Option<u32> {
+    let mut file = File::open(instance.join(LOCK)).ok()?;
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Some(holder(&mut file).unwrap_or(0)),
+        _ => None,
+    }
+}
+
+/// Waits until no process holds the lock any more.
+pub async fn wait_released(instance: PathBuf) {
+    while holder_of(&instance).is_some() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+fn holder(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.rewind().ok()?;
+    file.read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+fn busy(instance: &Path, pid: Option<u32>) -> Failure {
+    let who = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+    Failure::new(FailureKind::Busy, format!("{} is in use by {who}", instance.display()))
+        .with_hint("cbfs status shows what is mounted; cbfs unmount DIR ends it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_is_told_who_is_first() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(holder_of(dir.path()), None);
+        let first = InstanceLock::take(dir.path()).unwrap();
+        let refused = InstanceLock::take(dir.path()).unwrap_err();
+        assert_eq!(refused.kind, FailureKind::Busy);
+        assert!(refused.message.contains(&format!("process {}", std::process::id())), "{refused}");
+        assert_eq!(holder_of(dir.path()), Some(std::process::id()));
+        drop(first);
+        assert_eq!(holder_of(dir.path()), None);
+        InstanceLock::take(dir.path()).unwrap();
+    }
+}
