@@ -1,0 +1,256 @@
+//! Bad input: each kind with its exit code, a message that says what, and nothing lost.
+
+use anyhow::{Context, Result, ensure};
+use cbfs_tests::bucket::StoreKind;
+use cbfs_tests::node::Node;
+use cbfs_tests::on_both_stores;
+use cbfs_tests::process::Outcome;
+use cbfs_tests::scenario::{Mount, Scenario, write_durable};
+use rustix::io::Errno;
+use std::fs;
+use std::path::Path;
+
+on_both_stores!(
+    addresses_and_names,
+    an_ambiguous_name_lists_the_candidates,
+    credentials_and_buckets,
+    mount_points,
+    a_second_daemon_is_refused,
+    a_corrupt_ledger_record_is_refused,
+    a_corrupt_run_gives_no_wrong_bytes,
+    a_corrupt_pack_gives_no_wrong_bytes,
+    a_newer_config_is_refused,
+);
+
+const INVALID: i32 = 2;
+const NOT_FOUND: i32 = 3;
+const AMBIGUOUS: i32 = 4;
+const DENIED: i32 = 6;
+const CORRUPT: i32 = 10;
+const UNSUPPORTED: i32 = 11;
+const BUSY: i32 = 13;
+
+fn addresses_and_names(kind: StoreKind) -> Result<()> {
+    let scenario = Scenario::new(kind, "twin")?;
+    let node = scenario.node()?;
+    let store = scenario.bucket.url();
+    for bad in ["ftp://host/dir", "s3://", "file://relative", "s3:/bucket", "not a url"] {
+        node.cbfs(&["list", bad])?.refused(INVALID, &[bad])?;
+    }
+    for bad in ["", "-dash", "a b", "a/b"] {
+        node.cbfs(&["create", &format!("{store}#{bad}")])?.refused(INVALID, &[])?;
+    }
+    node.cbfs(&["no-such-command"])?.expect_exit(INVALID)?;
+    node.cbfs(&["show", &format!("{store}#unknown")])?.refused(NOT_FOUND, &["unknown"])?;
+    let dir = node.mount_point("mnt")?;
+    let dir = dir.to_str().context("not UTF-8")?;
+    node.cbfs(&["mount", &format!("{store}#unknown"), dir])?.refused(NOT_FOUND, &["unknown"])?;
+    node.cbfs(&["mount", &scenario.at("unknown"), dir])?.refused(NOT_FOUND, &["unknown"])?;
+    node.cbfs(&["unmount", dir])?.refused(NOT_FOUND, &[dir])?;
+    node.cbfs(&["snapshot", "create", &scenario.address])?.refused(NOT_FOUND, &[])?;
+
+    Ok(())
+}
+
+/// Two nodes that create at once can both get the same tag; then the tag alone says too little.
+fn an_ambiguous_name_lists_the_candidates(kind: StoreKind) -> Result<()> {
+    let scenario = Scenario::new(kind, "twin")?;
+    let node = scenario.node()?;
+    let config = scenario.bucket.names_with(".config")?.pop().context("no config")?;
+    let first = config.strip_suffix(".config").context("no config")?.to_owned();
+    node.cbfs_long(&["create", &scenario.address])?.refused(AMBIGUOUS, &[&first])?;
+
+    let other = "0badcafe-0000-4000-8000-000000000001";
+    let mut copy: serde_json::Value = serde_json::from_slice(&scenario.bucket.get(&config)?)?;
+    copy["id"] = other.into();
+    let second = format!("twin-{other}");
+    scenario.bucket.put(&format!("{second}.config"), copy.to_string().into_bytes())?;
+    node.cbfs(&["show", &scenario.address])?.refused(AMBIGUOUS, &[&first, &second])?;
+    let dir = node.mount_point("mnt")?;
+    let dir = dir.to_str().context("not UTF-8")?;
+    node.cbfs(&["mount", &scenario.address, dir])?.refused(AMBIGUOUS, &[&first, &second])?;
+    for name in [first.as_str(), &second, "0badcafe"] {
+        node.cbfs(&["show", &format!("{}#{name}", scenario.bucket.url())])?.success()?;
+    }
+    Ok(())
+}
+
+fn credentials_and_buckets(kind: StoreKind) -> Result<()> {
+    let scenario = Scenario::new(kind, "denied")?;
+    let mut node = scenario.node()?;
+    let missing = scenario.bucket.missing_url();
+    node.cbfs(&["list", &missing])?.refused(NOT_FOUND, &["no-such-bucket"])?;
+    node.cbfs(&["show", &format!("{missing}#denied")])?.refused(NOT_FOUND, &["no-such-bucket"])?;
+    if kind == StoreKind::S3 {
+        let secret = "a-secret-that-must-not-be-shown";
+        node.set_env("AWS_SECRET_ACCESS_KEY", secret);
+        let needs_store: [&[&str]; 3] =
+            [&["list", &scenario.bucket.url()], &["show", &scenario.address], &["create", &scenario.address]];
+        for args in needs_store {
+            let outcome = node.cbfs(args)?.refused(DENIED, &[])?;
+            ensure!(outcome.stderr.contains("hint: ") && !outcome.stderr.contains(secret), "{outcome}");
+        }
+        node.remove_env("AWS_ACCESS_KEY_ID");
+        node.remove_env("AWS_SECRET_ACCESS_KEY");
+        node.cbfs(&["list", &scenario.bucket.url()])?.refused(DENIED, &[])?;
+    }
+    Ok(())
+}
+
+fn mount_points(kind: StoreKind) -> Result<()> {
+    let scenario = Scenario::new(kind, "points")?;
+    let node = scenario.node()?;
+    let used = node.mount_point("used")?;
+    fs::write(used.join("precious"), "not to be hidden")?;
+    let used_text = used.to_str().context("not UTF-8")?;
+    node.cbfs(&["mount", &scenario.address, used_text])?.refused(INVALID, &["not empty"])?;
+    ensure!(fs::read(used.join("precious"))? == b"not to be hidden", "hidden");
+    let file = used.join("precious");
+    let file_text = file.to_str().context("not UTF-8")?;
+    node.cbfs(&["mount", &scenario.address, file_text])?.refused(INVALID, &["directory"])?;
+    let missing = used.join("missing");
+    let missing_text = missing.to_str().context("not UTF-8")?;
+    node.cbfs(&["mount", &scenario.address, missing_text])?.refused(NOT_FOUND, &[missing_text])?;
+
+    let mount = node.mount(&scenario.address, "mnt", &[])?;
+    // Another filesystem, so that nothing but the mount point is in the way.
+    let other = scenario.node()?;
+    let second = format!("{}#other", scenario.bucket.url());
+    other.cbfs_long(&["create", &second])?.success()?;
+    let taken = mount.dir().to_str().context("not UTF-8")?;
+    other.cbfs(&["mount", &second, taken])?.refused(BUSY, &[taken])?;
+    write_durable(&mount.path("file"), b"unharmed")?;
+    mount.unmount(&node)
+}
+
+fn a_second_daemon_is_refused(kind: StoreKind) -> Result<()> {
+    let scenario = Scenario::new(kind, "second")?;
+    let node = scenario.node()?;
+    let mount = node.mount(&scenario.address, "mnt", &[])?;
+    write_durable(&mount.path("file"), b"content")?;
+    let elsewhere = node.mount_point("elsewhere")?;
+    let elsewhere = elsewhere.to_str().context("not UTF-8")?;
+    let pid = mount.pid().to_string();
+    for options in [&["--foreground"][..], &[]] {
+        let args = [&["mount", &scenario.address, elsewhere], options].concat();
+        node.cbfs(&args)?.refused(BUSY, &[&pid])?;
+    }
+    ensure!(fs::read(mount.path("file"))? == b"content", "the first daemon suffers");
+    write_durable(&mount.path("more"), b"content")?;
+    mount.unmount(&node)
+}
+
+/// Names and contents.
+type Files = Vec<(String, Vec<u8>)>;
+
+/// A filesystem with one snapshot of incompressible files, so that a pack is mostly their bytes.
+fn with_snapshot(kind: StoreKind) -> Result<(Scenario, Files)> {
+    let scenario = Scenario::new(kind, "corrupt")?;
+    let master = Mount::new(&scenario.bucket, &scenario.address, &[])?;
+    let mut files = Vec::new();
+    for index in 0..200_u32 {
+        let mut content = vec![0; 20_000];
+        blake3::Hasher::new().update(&index.to_le_bytes()).finalize_xof().fill(&mut content);
+        let name = format!("file {index}");
+        fs::write(master.mounted.path(&name), &content)?;
+        files.push((name, content));
+    }
+    scenario.snapshot(&master.node, "base")?;
+    master.unmount()?;
+    Ok((scenario, files))
+}
+
+/// Reads everything: right bytes or EIO. How many files could not be read.
+fn right_or_eio(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<usize> {
+    let mut failed = 0;
+    for (name, content) in files {
+        match fs::read(dir.join(name)) {
+            Ok(found) => ensure!(&found == content, "{name}: wrong bytes were served"),
+            Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => failed += 1,
+            Err(error) => return Err(error).with_context(|| format!("{name}: not EIO")),
+        }
+    }
+    Ok(failed)
+}
+
+fn mount_latest(scenario: &Scenario, node: &Node) -> Result<Outcome> {
+    let dir = node.mount_point("mnt")?;
+    node.cbfs(&["mount", &scenario.at("latest"), dir.to_str().context("not UTF-8")?])
+}
+
+fn a_corrupt_ledger_record_is_refused(kind: StoreKind) -> Result<()> {
+    let (scenario, _) = with_snapshot(kind)?;
+    let records = scenario.bucket.names_with("/ledger/")?;
+    let last = records.last().context("no ledger")?;
+    let whole = scenario.bucket.get(last)?;
+    let text = String::from_utf8(whole.clone())?;
+    let other_epoch = text.replacen("\"epoch\":1", "\"epoch\":9", 1);
+    ensure!(other_epoch != text, "nothing to change in {text}");
+    for (what, body) in [
+        ("half of it", whole[..whole.len() / 2].to_vec()),
+        ("nothing", Vec::new()),
+        ("a lie", other_epoch.into_bytes()),
+    ] {
+        scenario.bucket.put(last, body)?;
+        let object = last.rsplit('/').next().context("no name")?;
+        mount_latest(&scenario, &scenario.node()?)?.refused(CORRUPT, &[object]).context(what)?;
+    }
+    scenario.bucket.put(last, whole)?;
+    Mount::new(&scenario.bucket, &scenario.at("latest"), &[])?.unmount()
+}
+
+fn a_corrupt_run_gives_no_wrong_bytes(kind: StoreKind) -> Result<()> {
+    let (scenario, files) = with_snapshot(kind)?;
+    let runs = scenario.bucket.names_with("/idx/")?;
+    let run = runs.last().context("no index run")?;
+    let whole = scenario.bucket.get(run)?;
+    for (from, to) in [(0, 20), (20, 60), (60, 90), (90, 100), (0, 100)] {
+        scenario.bucket.corrupt(run, from, to)?;
+        let node = scenario.node()?;
+        let outcome = mount_latest(&scenario, &node)?;
+        if outcome.code == Some(0) {
+            let failed = right_or_eio(&node.mount_point("mnt")?, &files)?;
+            ensure!(failed > 0, "a run that is broken from {from} % to {to} % does not matter");
+        } else {
+            outcome.refused(CORRUPT, &[])?;
+        }
+        scenario.bucket.put(run, whole.clone())?;
+    }
+    let slave = Mount::new(&scenario.bucket, &scenario.at("latest"), &[])?;
+    ensure!(right_or_eio(slave.mounted.dir(), &files)? == 0, "the whole run is back");
+    slave.unmount()
+}
+
+fn a_corrupt_pack_gives_no_wrong_bytes(kind: StoreKind) -> Result<()> {
+    let (scenario, files) = with_snapshot(kind)?;
+    let packs = scenario.bucket.names_with("/pack/")?;
+    let pack = packs.last().context("no pack")?;
+    let whole = scenario.bucket.get(pack)?;
+    scenario.bucket.corrupt(pack, 40, 60)?;
+    let slave = Mount::new(&scenario.bucket, &scenario.at("latest"), &[])?;
+    let failed = right_or_eio(slave.mounted.dir(), &files)?;
+    ensure!(failed > 0 && failed < files.len(), "{failed} of {} files failed", files.len());
+    // What is whole again is served again, also after an error.
+    scenario.bucket.put(pack, whole)?;
+    ensure!(right_or_eio(slave.mounted.dir(), &files)? == 0, "the whole pack is back");
+    slave.unmount()
+}
+
+fn a_newer_config_is_refused(kind: StoreKind) -> Result<()> {
+    let (scenario, _) = with_snapshot(kind)?;
+    let configs = scenario.bucket.names_with(".config")?;
+    let name = configs.first().context("no config")?;
+    let mut config: serde_json::Value = serde_json::from_slice(&scenario.bucket.get(name)?)?;
+    let whole = scenario.bucket.get(name)?;
+    config["format"] = 99.into();
+    scenario.bucket.put(name, config.to_string().into_bytes())?;
+    mount_latest(&scenario, &scenario.node()?)?.refused(UNSUPPORTED, &["99"])?;
+    config["format"] = 1.into();
+    config["features"] = serde_json::json!(["from-the-future"]);
+    scenario.bucket.put(name, config.to_string().into_bytes())?;
+    mount_latest(&scenario, &scenario.node()?)?.refused(UNSUPPORTED, &["from-the-future"])?;
+    scenario.bucket.put(name, b"{ not json".to_vec())?;
+    mount_latest(&scenario, &scenario.node()?)?.refused(CORRUPT, &[])?;
+    scenario.bucket.put(name, whole)?;
+    Mount::new(&scenario.bucket, &scenario.at("latest"), &[])?.unmount()
+}

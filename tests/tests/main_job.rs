@@ -1,0 +1,148 @@
+//! The main job: create, mount, unpack a real tree, snapshot, mount it elsewhere, change a little, snapshot again, and
+//! get everything back with plain tar.
+
+use anyhow::{Context, Result, ensure};
+use cbfs_tests::bucket::{Bucket, StoreKind};
+use cbfs_tests::manifest::{Compare, Kind, Manifest};
+use cbfs_tests::nasty;
+use cbfs_tests::on_both_stores;
+use cbfs_tests::process::run_ok;
+use cbfs_tests::scenario::{Mount, Scenario, check_read_only, unpack};
+use cbfs_tests::serial::serial;
+use cbfs_tests::source::{SourceTree, source_tree};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+on_both_stores!(a_tree_goes_through_the_bucket);
+
+fn a_tree_goes_through_the_bucket(kind: StoreKind) -> Result<()> {
+    let source = source_tree()?;
+    let _turn = serial()?;
+    let scenario = Scenario::new(kind, "job")?;
+    let master = Mount::new(&scenario.bucket, &scenario.address, &[])?;
+    let top = master.mounted.dir();
+
+    let first_tree = fill(top, &source)?;
+    let first = scenario.snapshot(&master.node, "first")?;
+    ensure!(first.state == "complete" && first.uploaded > 0, "{first:?}");
+    let first_bytes = scenario.bucket.bytes_with("/pack/")? + scenario.bucket.bytes_with("/idx/")?;
+    let first_packs = packs(&scenario.bucket)?;
+    slave_shows(&scenario, "first", &first_tree).context("first snapshot")?;
+
+    let second_tree = change_a_little(top)?;
+    let second = scenario.snapshot(&master.node, "second")?;
+    ensure!(second.state == "complete", "{second:?}");
+    let all_bytes = scenario.bucket.bytes_with("/pack/")? + scenario.bucket.bytes_with("/idx/")?;
+    let second_bytes = all_bytes - first_bytes;
+    ensure!(second_bytes * 20 < first_bytes, "{second_bytes} bytes for a change of 1 % of {first_bytes}");
+    ensure!(second.uploaded * 20 < first.uploaded, "{second:?} after {first:?}");
+    ensure!(scenario.bucket.check_references()? > 0, "nothing is referenced");
+
+    slave_shows(&scenario, "latest", &second_tree).context("second snapshot as the latest")?;
+    slave_shows(&scenario, &first.id, &first_tree).context("first snapshot after the second")?;
+    plain_tar_restores(&scenario.bucket, &first_packs, &first_tree).context("plain tar")?;
+    master.unmount()
+}
+
+/// Unpacks the source tree and the nasty set; what is there then, compared with the host's copy on the way.
+fn fill(top: &Path, source: &SourceTree) -> Result<Manifest> {
+    unpack(&source.tar, top)?;
+    let set = top.join("nasty");
+    fs::create_dir(&set)?;
+    nasty::build(&set)?;
+    nasty::check_refusals(&set)?;
+    let host = tempfile::tempdir()?;
+    nasty::build(host.path())?;
+
+    let all = Manifest::scan(top)?;
+    ensure!(all.files() >= source.files, "only {} files", all.files());
+    Manifest::scan(&source.dir)?.must_equal(&all.below("tree"), Compare::AnyHoles).context("unpacked tree")?;
+    let now_differs = |entries: Manifest| clear_times(entries);
+    let (expected, found) = (now_differs(Manifest::scan(host.path())?), now_differs(all.below("nasty")));
+    expected.must_equal(&found, Compare::AnyHoles).context("nasty set")?;
+    let sparse = &all.entries.get(&b"nasty/sparse"[..]).context("no sparse file")?.kind;
+    let Kind::File { size, data, .. } = sparse else { anyhow::bail!("not a file: {sparse:?}") };
+    let held: u64 = data.iter().map(|(start, end)| end - start).sum();
+    ensure!(*size == nasty::SPARSE_BYTES && held < 16 << 20, "{size} bytes, {held} of them data");
+    Ok(all)
+}
+
+/// The two nasty sets were made one after the other: only times that were set on purpose are the same.
+fn clear_times(mut manifest: Manifest) -> Manifest {
+    for (path, entry) in &mut manifest.entries {
+        if !path.starts_with(b"times") {
+            entry.mtime = (0, 0);
+        }
+    }
+    // The root's own mode is the host's matter.
+    manifest.without(|path, _| path.is_empty())
+}
+
+fn slave_shows(scenario: &Scenario, snapshot: &str, expected: &Manifest) -> Result<()> {
+    let slave = Mount::new(&scenario.bucket, &scenario.at(snapshot), &[])?;
+    let found = Manifest::scan(slave.mounted.dir())?;
+    expected.must_equal(&found, Compare::Exact)?;
+    check_read_only(&slave.mounted.path("tree/fs"))?;
+    slave.unmount()
+}
+
+/// Changes 1 % of the files, renames a directory, deletes a few files.
+fn change_a_little(top: &Path) -> Result<Manifest> {
+    let mut files: Vec<PathBuf> = Vec::new();
+    for entry in walkdir::WalkDir::new(top.join("tree")).sort_by_file_name() {
+        let entry = entry?;
+        if entry.file_type().is_file() {
+            files.push(entry.into_path());
+        }
+    }
+    for (index, path) in files.iter().enumerate().step_by(100) {
+        match index / 100 % 3 {
+            0 => fs::write(path, format!("new content {index}\n"))?,
+            1 => append(path, b"one more line\n")?,
+            _ => overwrite_start(path)?,
+        }
+    }
+    for path in files.iter().skip(50).step_by(1000) {
+        fs::remove_file(path)?;
+    }
+    fs::rename(top.join("tree/include"), top.join("tree/fs/renamed include"))?;
+    fs::rename(top.join("nasty/links"), top.join("moved links"))?;
+    Manifest::scan(top)
+}
+
+fn append(path: &Path, bytes: &[u8]) -> Result<()> {
+    use std::io::Write;
+    fs::File::options().append(true).open(path)?.write_all(bytes)?;
+    Ok(())
+}
+
+fn overwrite_start(path: &Path) -> Result<()> {
+    use std::os::unix::fs::FileExt;
+    fs::File::options().write(true).open(path)?.write_all_at(b"// changed", 0)?;
+    Ok(())
+}
+
+fn packs(bucket: &Bucket) -> Result<Vec<String>> {
+    let names = bucket.names_with("/pack/")?;
+    ensure!(names.iter().all(|name| name.ends_with(".tar.zst")) && !names.is_empty(), "{names:?}");
+    Ok(names)
+}
+
+/// `cat pack/*.tar.zst | zstd -dc | tar -xi`, with nothing of CBFS.
+fn plain_tar_restores(bucket: &Bucket, packs: &[String], expected: &Manifest) -> Result<()> {
+    let place = tempfile::tempdir()?;
+    let (pack_dir, out) = (place.path().join("pack"), place.path().join("out"));
+    fs::create_dir(&pack_dir)?;
+    fs::create_dir(&out)?;
+    for name in packs {
+        let base = name.rsplit('/').next().context("no name")?;
+        fs::write(pack_dir.join(base), bucket.get(name)?)?;
+    }
+    let script = "cat \"$0\"/*.tar.zst | zstd -dc | tar -xpi --numeric-owner -C \"$1\"";
+    let (from, to) = (pack_dir.to_str().context("not UTF-8")?, out.to_str().context("not UTF-8")?);
+    run_ok("bash", &["-euo", "pipefail", "-c", script, from, to], Duration::from_secs(600))?;
+    // What a tar cannot hold: sockets. The root is not a member.
+    let keepable = |manifest: Manifest| manifest.without(|path, entry| path.is_empty() || entry.kind == Kind::Socket);
+    keepable(expected.clone()).must_equal(&keepable(Manifest::scan(&out)?), Compare::Archive)
+}
