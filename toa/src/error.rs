@@ -100,8 +100,13 @@ pub enum AgentError {
         name: String,
     },
     /// A name that no snapshot can have.
-    #[error("{0:?} cannot name a snapshot: 1 to 128 characters, no '@', '/' or '#', and not \"latest\"")]
-    BadName(String),
+    #[error("{name:?} cannot name a snapshot: {what}")]
+    BadName {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// Another node is master.
     #[error("epoch {epoch} of {fs} is held by {holder}")]
     Held {
@@ -123,6 +128,9 @@ pub enum AgentError {
     /// The agent is being closed.
     #[error("the daemon is stopping")]
     Stopping,
+    /// Something that was staged is neither in the proxy nor in the bucket: the snapshot is packed anew.
+    #[error("{0} is neither in the proxy nor in the bucket")]
+    StagedLost(String),
     /// A thread of the agent ended by a panic.
     #[error("internal failure: {0}")]
     Internal(String),
@@ -153,9 +161,9 @@ impl AgentError {
             Self::Role { .. } => ErrorKind::ReadOnly,
             Self::NoSnapshot { .. } => ErrorKind::NotFound,
             Self::NameTaken { .. } => ErrorKind::Exists,
-            Self::BadName(_) => ErrorKind::InvalidInput,
+            Self::BadName { .. } => ErrorKind::InvalidInput,
             Self::Held { .. } => ErrorKind::EpochMismatch,
-            Self::TimedOut { .. } => ErrorKind::Unavailable,
+            Self::TimedOut { .. } | Self::StagedLost(_) => ErrorKind::Unavailable,
             Self::Internal(_) => ErrorKind::Bug,
         }
     }

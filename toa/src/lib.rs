@@ -13,6 +13,6 @@ pub mod run;
 pub mod snapshot;
 pub mod status;
 
-pub use agent::{Agent, AgentOptions, AgentSetup, SnapshotSelector};
+pub use agent::{Agent, AgentOptions, AgentSetup, SnapshotSelector, check_snapshot_name};
 pub use error::{AgentError, ErrorKind};
 pub use status::{AccessMode, AgentStatus, Role, SnapshotState, SnapshotStatus};

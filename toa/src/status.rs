@@ -9,7 +9,7 @@ use uuid::Uuid;
 /// ```text
 /// queued ─► collected ─► packing ─► staged ─► uploading ─► complete
 ///    the journal has it │ layer sealed │ packs and run in the proxy │ in the bucket, and official
-///                           ▲                └── condemned by somebody: packed anew
+///                           ▲                └── condemned or lost: packed anew
 ///    any of them ─► failed: trying again does not help
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -124,18 +124,9 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<Uuid>, Failure> {
     key.map(Some).ok_or_else(|| Failure::invalid("Idempotency-Key must be a UUID"))
 }
 
-/// A name is looked up where an id or `latest` may stand, too.
+/// The agent's rule, asked before anything else is done.
 pub fn check_snapshot_name(name: &str) -> Result<(), Failure> {
-    let wrong = |what| Err(Failure::invalid(format!("snapshot name {name:?} {what}")));
-    if name.is_empty() || name.len() > 128 {
-        wrong("must have 1 to 128 bytes")
-    } else if name.chars().any(|c| c.is_control() || c == '/') {
-        wrong("must not contain '/' or control characters")
-    } else if name == "latest" || Uuid::try_parse(name).is_ok() {
-        wrong("could be taken for something else")
-    } else {
-        Ok(())
-    }
+    Ok(toa::check_snapshot_name(name)?)
 }
 
 #[utoipa::path(get, path = "/v1/filesystems/{fs}/snapshots/{id}",

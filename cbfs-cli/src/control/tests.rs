@@ -216,7 +216,7 @@ async fn the_socket_is_private_and_outlives_a_dead_daemon() {
 
 #[test]
 fn names_that_mean_something_else_are_refused() {
-    for bad in ["", "latest", "a/b", "a\nb", &"x".repeat(129), "00000000-0000-0000-0000-000000000007"] {
+    for bad in ["", "latest", "a/b", "a@b", "a\nb", &"x".repeat(129), "00000000-0000-0000-0000-000000000007"] {
         assert!(check_snapshot_name(bad).is_err(), "{bad:?}");
     }
     check_snapshot_name("before the update, 2nd").unwrap();

@@ -65,6 +65,8 @@ pub fn remove(path: &Path) -> FsResult<()> {
     let os = |error: &std::io::Error| FsError::os(&path.display().to_string(), error);
     let unfinished = path.with_extension(UNFINISHED);
     fs::rename(path, &unfinished).map_err(|e| os(&e))?;
+    // Power loss must not leave half a layer under its name.
+    path.parent().map_or(Ok(()), sync_dir)?;
     fs::remove_dir_all(&unfinished).map_err(|e| os(&e))
 }
 

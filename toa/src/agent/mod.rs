@@ -305,10 +305,18 @@ fn complete(entry: &SnapshotEntry) -> SnapshotStatus {
     }
 }
 
-fn check_snapshot_name(name: &str) -> Result<(), AgentError> {
-    let fits = (1..=128).contains(&name.chars().count());
-    let plain = !name.chars().any(|c| c.is_control() || matches!(c, '@' | '/' | '#'));
-    if fits && plain && name != "latest" { Ok(()) } else { Err(AgentError::BadName(name.to_owned())) }
+/// Whether a snapshot can have this name: it is looked up where an id or `latest` may stand, and written behind an `@`.
+pub fn check_snapshot_name(name: &str) -> Result<(), AgentError> {
+    let bad = |what: &'static str| Err(AgentError::BadName { name: name.to_owned(), what });
+    if name.is_empty() || name.len() > 128 {
+        bad("it must have 1 to 128 bytes")
+    } else if name.chars().any(|c| c.is_control() || matches!(c, '@' | '/' | '#')) {
+        bad("it must not contain '@', '/', '#' or control characters")
+    } else if name == "latest" || Uuid::try_parse(name).is_ok() {
+        bad("it could be taken for something else")
+    } else {
+        Ok(())
+    }
 }
 
 /// Runs what may wait on a thread that may wait.

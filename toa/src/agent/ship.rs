@@ -20,7 +20,13 @@ impl Agent {
             self.pack(job)?;
         }
         if matches!(job.state, SnapshotState::Staged | SnapshotState::Uploading) {
-            self.upload(job)?;
+            if let Err(error) = self.upload(job) {
+                if matches!(error, AgentError::StagedLost(_)) {
+                    job.step(Event::Spoiled)?;
+                    self.jobs.persist(job)?;
+                }
+                return Err(error);
+            }
             self.publish(job)?;
         }
         Ok(())
@@ -92,11 +98,21 @@ impl Agent {
         self.heard(done)
     }
 
-    /// Sends one staged object; one that is staged no more was sent before a restart.
+    /// Sends one staged object and waits for it; its place in the proxy can be had from then on.
+    pub(super) fn send_now(&self, name: &str) -> Result<(), AgentError> {
+        let sending = AtomicU64::new(0);
+        self.setup.runtime.block_on(self.worker.unless_stopped(self.send(name, &sending)))?;
+        Ok(self.proxy.uploaded(name)?)
+    }
+
+    /// Sends one staged object; one that is staged no more was sent before a restart, or is lost.
     async fn send(&self, name: &str, sending: &AtomicU64) -> Result<(), AgentError> {
         let Some(path) = self.proxy.staged_path(name) else {
-            self.setup.store.head(name).await?;
-            return Ok(());
+            return match self.setup.store.head(name).await {
+                Ok(_) => Ok(()),
+                Err(error) if error.is_not_found() => Err(AgentError::StagedLost(name.to_owned())),
+                Err(error) => Err(error.into()),
+            };
         };
         let last = AtomicU64::new(0);
         let progress = |sent: u64| {
@@ -117,7 +133,7 @@ impl Agent {
         if let Err(AgentError::Ledger(error)) = &applied
             && error.kind() == LedgerErrorKind::Condemned
         {
-            job.step(Event::Condemned)?;
+            job.step(Event::Spoiled)?;
             self.jobs.persist(job)?;
         }
         self.heard(applied)?;

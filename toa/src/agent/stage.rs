@@ -9,7 +9,7 @@ use crate::collect::{
 };
 use crate::error::AgentError;
 use crate::pack::{PACK_BYTES_TARGET, PackSummary};
-use crate::proxy::{Proxy, StagedFile};
+use crate::proxy::{Proxy, ProxyError, ProxyErrorKind, StagedFile};
 use crate::run::{FileNodes, RunCursor, RunSummary, RunWriter, Tree};
 use crate::snapshot::Job;
 use crate::snapshot::job::JobObject;
@@ -41,7 +41,7 @@ impl Agent {
         let base = as_base(waiting.as_ref());
         let naming =
             Naming { fs: self.setup.name.clone(), epoch: job.epoch, xid: job.xid, op: job.op.unwrap_or_default() };
-        let mut packs = ProxyPacks::new(&self.proxy, naming.clone());
+        let mut packs = ProxyPacks::new(self, naming.clone());
         let staged = self.collect_into(&changes, base.as_ref(), &mut packs, parent.as_deref())?;
         let merged = self.merge(&staged, run_base.as_deref(), parent.as_deref(), &naming)?;
         let Merged { run, kept, dead: runs_dead } = merged.unwrap_or_else(|| Merged {
@@ -167,30 +167,56 @@ impl Naming {
     }
 }
 
-/// Packs in the proxy.
-struct ProxyPacks<'p> {
-    proxy: &'p Arc<Proxy>,
+/// Packs in the proxy. When it is too small for all of them, those that are complete leave it early (I7): whatever
+/// becomes of the snapshot, they are orphans at worst (I3).
+struct ProxyPacks<'a> {
+    agent: &'a Agent,
     naming: Naming,
     current: Option<StagedFile>,
     entries: Vec<PackEntry>,
     objects: Vec<JobObject>,
 }
 
-impl<'p> ProxyPacks<'p> {
-    fn new(proxy: &'p Arc<Proxy>, naming: Naming) -> Self {
-        Self { proxy, naming, current: None, entries: Vec::new(), objects: Vec::new() }
+impl<'a> ProxyPacks<'a> {
+    fn new(agent: &'a Agent, naming: Naming) -> Self {
+        Self { agent, naming, current: None, entries: Vec::new(), objects: Vec::new() }
+    }
+
+    /// Tries; when the proxy is full, sends what is complete and tries once more.
+    fn with_room<T>(&mut self, mut run: impl FnMut(&mut Self) -> Result<T, ProxyError>) -> Result<T, CollectError> {
+        let full = |error| CollectError::sink("staging a pack", error);
+        match run(self) {
+            Err(error) if error.kind() == ProxyErrorKind::NoSpace && self.objects.iter().any(|o| !o.sent) => {
+                self.send_early().map_err(|error| CollectError::sink("sending a pack early", error))?;
+                run(self).map_err(full)
+            }
+            done => done.map_err(full),
+        }
+    }
+
+    fn send_early(&mut self) -> Result<(), AgentError> {
+        self.agent.confirm_reign()?;
+        for object in self.objects.iter_mut().filter(|object| !object.sent) {
+            self.agent.send_now(&object.name)?;
+            object.sent = true;
+        }
+        Ok(())
     }
 }
 
 impl PackSink for ProxyPacks<'_> {
     fn path(&mut self, pack: PackNo) -> Result<PathBuf, CollectError> {
         let room = PACK_BYTES_TARGET * PACK_SLACK.0 / PACK_SLACK.1;
-        let room = room.min(self.proxy.usage().max / 4);
-        let full = |error| CollectError::sink("staging a pack", error);
-        let staged = self.proxy.stage(&self.naming.pack(pack), room).map_err(full)?;
+        let room = room.min(self.agent.proxy.usage().max / 4);
+        let name = self.naming.pack(pack);
+        let staged = self.with_room(|packs| packs.agent.proxy.stage(&name, room))?;
         let path = staged.path().to_owned();
         self.current = Some(staged);
         Ok(path)
+    }
+
+    fn growing(&mut self, bytes: u64) -> Result<(), CollectError> {
+        self.with_room(|packs| packs.current.as_mut().map_or(Ok(()), |staged| staged.ensure_room(bytes)))
     }
 
     fn object(&self, pack: PackNo) -> String {

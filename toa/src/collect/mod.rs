@@ -33,6 +33,10 @@ use uuid::Uuid;
 pub trait PackSink {
     /// The file to write pack `pack` into; an older file there is replaced.
     fn path(&mut self, pack: PackNo) -> Result<PathBuf, CollectError>;
+    /// The open pack will have up to `bytes` in all: the sink makes room, or refuses.
+    fn growing(&mut self, _bytes: u64) -> Result<(), CollectError> {
+        Ok(())
+    }
     /// The object name of `pack` as its record in the index shall say it.
     fn object(&self, pack: PackNo) -> String;
     /// `pack` is complete and on stable storage at `path`; it may be uploaded and removed from here on.
@@ -67,7 +71,7 @@ pub struct Moved {
 /// How large things become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// A pack is closed at about this size; none becomes larger than 1.25 times it, bytes.
+    /// A pack is closed at about this size, bytes; only a single large member makes one larger than 1.25 times it.
     pub pack_bytes_target: u64,
     /// Data of one tar member at most; the rest of a larger file goes into part members, bytes. At least one window.
     pub member_bytes_max: u64,

@@ -8,6 +8,9 @@ use kvfs::ids::{Epoch, PackNo};
 use std::path::PathBuf;
 use uuid::Uuid;
 
+/// What an open frame, headers and the seek table may add to the bytes that are being written.
+const FRAME_SLACK_BYTES: u64 = 4 << 20;
+
 /// See the file's first line.
 pub(super) struct Packer<'a> {
     fs: Uuid,
@@ -68,6 +71,8 @@ impl<'a> Packer<'a> {
 
     /// Data of the open member.
     pub fn data(&mut self, bytes: &[u8]) -> Result<PendingRef, CollectError> {
+        let coming = self.writer()?.size_so_far() + bytes.len() as u64 + FRAME_SLACK_BYTES;
+        self.sink.growing(coming)?;
         Ok(self.writer()?.data(bytes)?)
     }
 

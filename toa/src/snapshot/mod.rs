@@ -19,8 +19,8 @@ pub enum Event {
     UploadBegun,
     /// The ledger has the record.
     Published,
-    /// Somebody condemned an object that it uses: it is packed anew.
-    Condemned,
+    /// An object that it uses is condemned, or lost before it was sent: it is packed anew.
+    Spoiled,
     /// Trying again does not help.
     GivenUp,
 }
@@ -34,7 +34,7 @@ pub fn next(state: SnapshotState, event: Event) -> Option<SnapshotState> {
         (Packing, Event::PackingFinished) => Some(Staged),
         (Staged | Uploading, Event::UploadBegun) => Some(Uploading),
         (Uploading, Event::Published) => Some(Complete),
-        (Staged | Uploading, Event::Condemned) => Some(Collected),
+        (Staged | Uploading, Event::Spoiled) => Some(Collected),
         (Queued | Collected | Packing | Staged | Uploading, Event::GivenUp) => Some(Failed),
         _ => None,
     }
@@ -52,7 +52,7 @@ mod tests {
         Event::PackingFinished,
         Event::UploadBegun,
         Event::Published,
-        Event::Condemned,
+        Event::Spoiled,
         Event::GivenUp,
     ];
 

@@ -95,6 +95,21 @@ fn a_fault_at_any_call_delays_a_snapshot_and_loses_nothing() {
 }
 
 #[test]
+fn a_snapshot_larger_than_the_proxy_is_sent_piece_by_piece() {
+    let bucket = Bucket::new(Arc::new(MemoryStore::new()));
+    let master = Node::master_with_proxy(&bucket, 16 << 20);
+    for n in 0..40 {
+        tree::write_file(master.fs().as_ref(), &format!("f{n}"), &tree::noise(n, 1_500_000));
+    }
+    master.agent().request_snapshot(Some("large".into()), None).unwrap();
+    assert_eq!(master.finished("large"), SnapshotState::Complete);
+    assert!(master.agent().snapshot("large").unwrap().uploaded > 3 * (16 << 20), "larger than the proxy");
+    let slave = Node::slave(&bucket, SnapshotSelector::Latest);
+    assert!(Tree::read(slave.fs().as_ref()) == Tree::read(master.fs().as_ref()));
+    bucket.check_references();
+}
+
+#[test]
 fn without_the_bucket_everything_local_goes_on() {
     let store = Arc::new(MemoryStore::new());
     let bucket = Bucket::new(Arc::clone(&store) as _);

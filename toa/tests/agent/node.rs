@@ -107,6 +107,15 @@ impl Node {
         Self::open(bucket, |runtime, setup| runtime.block_on(Agent::open_slave(setup, snapshot)))
     }
 
+    /// A master whose proxy holds less than its snapshots.
+    pub(crate) fn master_with_proxy(bucket: &Bucket, proxy_max_bytes: u64) -> Node {
+        let opened = Self::open(bucket, |runtime, mut setup| {
+            setup.options.proxy_max_bytes = proxy_max_bytes;
+            runtime.block_on(Agent::open_master(setup))
+        });
+        opened.unwrap()
+    }
+
     pub(crate) fn master(bucket: &Bucket) -> Node {
         Self::try_master(bucket).unwrap()
     }
