@@ -2,7 +2,7 @@
 
 use crate::collect::{CollectError, CollectErrorKind};
 use crate::proxy::{ProxyError, ProxyErrorKind};
-use crate::run::RunError;
+use crate::run::{RunError, RunErrorKind};
 use cloud_mgmt::config::ConfigError;
 use cloud_mgmt::ledger::{LedgerError, LedgerErrorKind};
 use cloud_mgmt::store::{StoreError, StoreErrorKind};
@@ -128,6 +128,18 @@ pub enum AgentError {
     /// The agent is being closed.
     #[error("the daemon is stopping")]
     Stopping,
+    /// The store has less of the ledger than this node has seen.
+    #[error(
+        "the ledger of {fs} ends at record {found}, and this node has seen record {seen}: is this the right store?"
+    )]
+    LedgerWentBack {
+        /// The filesystem.
+        fs: String,
+        /// The last record that was seen.
+        seen: u64,
+        /// The last record there is.
+        found: u64,
+    },
     /// Something that was staged is neither in the proxy nor in the bucket: the snapshot is packed anew.
     #[error("{0} is neither in the proxy nor in the bucket")]
     StagedLost(String),
@@ -154,7 +166,11 @@ impl AgentError {
                 ProxyErrorKind::Invalid => ErrorKind::Bug,
                 ProxyErrorKind::Io => ErrorKind::Unavailable,
             },
-            Self::Run(_) => ErrorKind::Unavailable,
+            Self::Run(error) => match error.kind() {
+                RunErrorKind::NoSpace => ErrorKind::NoSpace,
+                RunErrorKind::Io => ErrorKind::Unavailable,
+                _ => ErrorKind::Corrupt,
+            },
             Self::Config(ConfigError::Malformed { .. }) => ErrorKind::Corrupt,
             Self::Config(_) => ErrorKind::TooNew,
             Self::Refused(SnapshotRefusal::QueueFull(_)) | Self::Stopping => ErrorKind::Busy,
@@ -164,6 +180,7 @@ impl AgentError {
             Self::BadName { .. } => ErrorKind::InvalidInput,
             Self::Held { .. } => ErrorKind::EpochMismatch,
             Self::TimedOut { .. } | Self::StagedLost(_) => ErrorKind::Unavailable,
+            Self::LedgerWentBack { .. } => ErrorKind::Corrupt,
             Self::Internal(_) => ErrorKind::Bug,
         }
     }
@@ -183,13 +200,18 @@ impl AgentError {
         }
     }
 
+    /// Whether it says something of the store, and not of this machine.
+    pub fn is_of_store(&self) -> bool {
+        matches!(self, Self::Store(_) | Self::Ledger(_) | Self::TimedOut { .. })
+    }
+
     /// Whether the same may work later without anybody doing anything.
     pub fn is_transient(&self) -> bool {
         matches!(self.kind(), ErrorKind::Unavailable | ErrorKind::NoSpace | ErrorKind::Denied | ErrorKind::Busy)
             || matches!(self, Self::Ledger(error) if error.is_unknown())
-            // A bucket that is gone may come back; nothing of ours is given up for it.
-            || matches!(self, Self::Store(error) if error.kind() == StoreErrorKind::NoBucket)
-            || matches!(self, Self::Ledger(LedgerError::Store(error)) if error.kind() == StoreErrorKind::NoBucket)
+            // Whatever a store says, and whatever it holds now, nothing of ours is given up for it.
+            || matches!(self, Self::Store(_) | Self::Ledger(LedgerError::Store(_)) | Self::LedgerWentBack { .. })
+            || matches!(self, Self::Ledger(error) if error.kind() == LedgerErrorKind::TooNew)
     }
 }
 

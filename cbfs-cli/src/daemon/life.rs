@@ -71,7 +71,7 @@ async fn live_in(
     mounts::check_mount_point(&mount_point)?;
     let url = bucket::parse_store(&instance.local().store)?;
 
-    let agent = match open_agent(context, &mut instance, &settings, &url).await {
+    let agent = match open_agent(&mut instance, &settings, &url).await {
         Ok(agent) => agent,
         Err(failure) => {
             give_up(instance, &failure);
@@ -97,12 +97,7 @@ fn mount_point(plan: &MountPlan, settings: &Settings, instance: &Instance) -> Re
     }
 }
 
-async fn open_agent(
-    context: &Context,
-    instance: &mut Instance,
-    settings: &Settings,
-    url: &StoreUrl,
-) -> Result<Arc<Agent>, Failure> {
+async fn open_agent(instance: &mut Instance, settings: &Settings, url: &StoreUrl) -> Result<Arc<Agent>, Failure> {
     let local = instance.local();
     // A master that served before needs no store. All others do, and are told at once if it is away.
     if local.role != LocalRole::Master || !local.served {
@@ -114,7 +109,6 @@ async fn open_agent(
         name: instance.name().clone(),
         config: instance.config()?,
         instance_dir: instance.dir().to_owned(),
-        node: context.state.node_id()?,
         host: host(),
         options: AgentOptions {
             check_interval: limits.check_interval,
@@ -135,9 +129,10 @@ async fn open_agent(
     }
     let opened = Agent::open_master(setup).await.map_err(Failure::from);
     match &opened {
-        Ok(_) if role == LocalRole::Promoting => instance.update(|local| {
+        Ok(agent) if role == LocalRole::Promoting => instance.update(|local| {
             local.role = LocalRole::Master;
             local.snapshot = None;
+            local.promoted_to = agent.status().epoch;
         })?,
         Err(failure) if role == LocalRole::Promoting && is_refusal(failure.kind) => {
             tracing::warn!("the promotion that was begun did not happen: this is a slave as before");
@@ -158,6 +153,9 @@ fn give_up(instance: Instance, failure: &Failure) {
         }
     }
 }
+
+/// How long requests may go on after the mount has gone.
+const CONTROL_LINGERS: Duration = Duration::from_secs(2);
 
 /// An agent with all that its mount needs.
 struct Opened {
@@ -204,10 +202,13 @@ async fn serve(opened: Opened, signals: &mut Signals, ready: Ready) -> Result<()
     served_until.cancel();
     let unmounted = tokio::task::spawn_blocking(move || mount.unmount()).await;
     unmounted.map_err(|error| Failure::new(FailureKind::Bug, format!("unmount: {error}")))??;
-    match control.await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "the control API has ended"),
-        Err(error) => tracing::warn!(%error, "the control API broke off"),
+    let abort = control.abort_handle();
+    // A client that does not hang up must not keep the checkpoint waiting.
+    match tokio::time::timeout(CONTROL_LINGERS, control).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => tracing::warn!(%error, "the control API has ended"),
+        Ok(Err(error)) => tracing::warn!(%error, "the control API broke off"),
+        Err(_) => abort.abort(),
     }
     Ok(())
 }

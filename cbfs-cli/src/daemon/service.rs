@@ -73,7 +73,6 @@ impl Service for AgentService {
         let mut local = self.local.lock().await;
         // The agent is as patient as a daemon; a person is told at once.
         bucket::check_reachable(&self.url, &self.name).await?;
-        let before = local.local().role;
         // Written first: if this process dies now, the next mount must ask whether it became the master.
         local.update(|local| local.role = LocalRole::Promoting)?;
         match self.agent.promote(epoch).await {
@@ -88,7 +87,7 @@ impl Service for AgentService {
             Err(error) => {
                 let failure = Failure::from(error);
                 if is_refusal(failure.kind) {
-                    local.update(|local| local.role = before)?;
+                    local.update(|local| local.role = LocalRole::Slave)?;
                 }
                 Err(failure)
             }

@@ -6,16 +6,21 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// SIGTERM and SIGINT, caught from the moment this is made.
+/// SIGTERM, SIGINT and SIGHUP (the terminal went), caught from the moment this is made.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     pub(super) fn catch() -> Result<Self, Failure> {
         let on = |kind| signal(kind).map_err(|error| Failure::from_io(&error, "catch", Path::new("signals")));
-        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            hangup: on(SignalKind::hangup())?,
+        })
     }
 
     /// Waits for whatever comes first.
@@ -25,6 +30,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => tracing::info!("SIGTERM: unmounting"),
             _ = self.interrupt.recv() => tracing::info!("SIGINT: unmounting"),
+            _ = self.hangup.recv() => tracing::info!("SIGHUP: unmounting"),
             () = end.cancelled() => tracing::info!("asked to unmount"),
             result = gone => match result {
                 Ok(Ok(())) => tracing::info!("unmounted from outside"),

@@ -19,17 +19,6 @@ pub fn persist(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     done
 }
 
-/// Makes `path` unless it is there; durable on return. Of several racers one wins, and all see its bytes.
-pub fn persist_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let temp = path.with_extension(format!("{}.tmp", uuid::Uuid::new_v4().simple()));
-    let linked = write_synced(&temp, bytes).and_then(|()| match fs::hard_link(&temp, path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
-    });
-    drop(fs::remove_file(&temp));
-    linked.and_then(|()| sync_parent(path)).map_err(|error| Failure::from_io(&error, "write", path))
-}
-
 /// Makes a directory only its owner can enter, with its parents.
 pub fn make_private_dir(path: &Path) -> Result<(), Failure> {
     use std::os::unix::fs::DirBuilderExt;

@@ -16,15 +16,23 @@ pub struct InstanceLock {
     _file: File,
 }
 
+/// Attempts to take a lock, and the pause between them.
+const LOOKS: u32 = 30;
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
+
 impl InstanceLock {
     /// Takes the lock or says who has it.
     pub fn take(instance: &Path) -> Result<Self, Failure> {
         let path = instance.join(LOCK);
         let mut file = open(&path).map_err(|error| Failure::from_io(&error, "open", &path))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(busy(instance, holder(&mut file))),
-            Err(error) => return Err(Failure::from_io(&error.into(), "lock", &path)),
+        for attempt in 1.. {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                // Somebody who only looks holds it for a moment.
+                Err(rustix::io::Errno::WOULDBLOCK) if attempt < LOOKS => std::thread::sleep(LOOK_PAUSE),
+                Err(rustix::io::Errno::WOULDBLOCK) => return Err(busy(instance, holder(&mut file))),
+                Err(error) => return Err(Failure::from_io(&error.into(), "lock", &path)),
+            }
         }
         let pid = std::process::id().to_string();
         file.set_len(0)
@@ -54,9 +62,9 @@ pub fn holder_of(instance: &Path) -> Option<u32> {
     }
 }
 
-/// Waits until no process holds the lock any more.
-pub async fn wait_released(instance: PathBuf) {
-    while holder_of(&instance).is_some() {
+/// Waits until process `pid` does not hold the lock any more.
+pub async fn wait_released(instance: PathBuf, pid: u32) {
+    while holder_of(&instance) == Some(pid) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -21,7 +21,6 @@ use crate::failure::{Failure, FailureKind};
 use cloud_mgmt::config::FsConfig;
 use cloud_mgmt::names::FsName;
 use std::path::{Path, PathBuf};
-use uuid::Uuid;
 
 /// What a mount wants of an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,19 +58,6 @@ impl StateDir {
         &self.root
     }
 
-    /// Who this node is: made once, the same for ever.
-    pub fn node_id(&self) -> Result<Uuid, Failure> {
-        let path = self.root.join("node-id");
-        files::make_private_dir(&self.root)?;
-        if !path.exists() {
-            files::persist_new(&path, format!("{}\n", Uuid::new_v4()).as_bytes())?;
-        }
-        let text = std::fs::read_to_string(&path).map_err(|error| Failure::from_io(&error, "read", &path))?;
-        text.trim().parse().map_err(|error| {
-            Failure::new(FailureKind::Corrupt, format!("{} holds no node id: {error}", path.display()))
-        })
-    }
-
     /// Every instance, sorted by directory.
     pub fn instances(&self) -> Result<Vec<Instance>, Failure> {
         let folder = self.root.join("fs");
@@ -89,7 +75,15 @@ impl StateDir {
             }
         }
         dirs.sort();
-        dirs.into_iter().map(Instance::open).collect()
+        // One that is broken must not stand in the way of all others.
+        let open = |dir: PathBuf| match Instance::open(dir.clone()) {
+            Ok(instance) => Some(instance),
+            Err(failure) => {
+                tracing::warn!(instance = %dir.display(), %failure, "this instance cannot be read");
+                None
+            }
+        };
+        Ok(dirs.into_iter().filter_map(open).collect())
     }
 
     /// The instances that an address means; the snapshot in it is not looked at. More than one filesystem: an error that

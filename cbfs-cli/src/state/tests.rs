@@ -1,5 +1,6 @@
 use super::*;
 use cloud_mgmt::config::ProbeReport;
+use uuid::Uuid;
 
 fn name(tag: &str, id: u128) -> FsName {
     FsName { tag: tag.parse().unwrap(), id: Uuid::from_u128(id) }
@@ -32,19 +33,6 @@ fn make(state: &StateDir, name: &FsName, purpose: &Purpose) -> Instance {
 
 fn address(text: &str) -> FsAddress {
     FsAddress::parse(text).unwrap()
-}
-
-#[test]
-fn a_node_keeps_its_id() {
-    let (_dir, state) = state();
-    let racers: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| state.node_id().unwrap())).collect();
-        threads.into_iter().map(|t| t.join().unwrap()).collect()
-    });
-    assert!(racers.iter().all(|id| *id == racers[0]));
-    assert_eq!(state.node_id().unwrap(), racers[0]);
-    std::fs::write(state.root().join("node-id"), "x").unwrap();
-    assert_eq!(state.node_id().unwrap_err().kind, FailureKind::Corrupt);
 }
 
 #[test]

@@ -43,6 +43,16 @@ pub(super) fn promote(history: &History, writer: &Writer, prev: u32) -> Result<D
 pub(super) fn resume(history: &History, writer: &Writer, epoch: u32) -> Result<Decision, LedgerError> {
     refuse_deleted(history)?;
     let state = history.state();
+    if state.epoch < epoch {
+        // This node knows more than the store: not a newer master, but the wrong store, or an older copy of it.
+        return Err(LedgerError::Corrupt {
+            object: format!("the ledger of {}", history.fs()),
+            reason: format!(
+                "it ends in epoch {}, this node is master of epoch {epoch}: is this the right store?",
+                state.epoch
+            ),
+        });
+    }
     if epoch == 0 || state.epoch != epoch || state.master != Some(writer.node) {
         return Err(LedgerError::Deposed { by: history.holder().cloned().map(Box::new) });
     }

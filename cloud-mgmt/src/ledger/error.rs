@@ -230,8 +230,8 @@ impl LedgerError {
         match self {
             Self::EpochMismatch { latest: 0, .. } => Some("mount it read-write: nobody has been its master yet".into()),
             Self::EpochMismatch { tag, latest, .. } => Some(format!("cbfs promote {tag} --epoch {latest}")),
-            Self::Deleted { fs, .. } => Some(format!("cbfs undelete {fs}")),
-            Self::Deposed { .. } | Self::UnexpectedParent { .. } => Some("cbfs branch list".into()),
+            Self::Deleted { fs, .. } => Some(format!("cbfs show {fs} tells what is left of it")),
+            Self::Deposed { .. } | Self::UnexpectedParent { .. } => Some("cbfs status".into()),
             Self::TooNew { .. } | Self::UnknownKind { .. } => Some("upgrade cbfs on this node".into()),
             _ => None,
         }

@@ -126,11 +126,8 @@ fn change_window(
 fn clear(draft: &mut Draft<'_>, ino: Ino, inode: &mut InodeValue, range: (u64, u64)) -> FsResult<()> {
     let (from, to) = range;
     let edge = |window: u64| window == from / WINDOW_BYTES || window == (to - 1) / WINDOW_BYTES;
-    for (window, value) in draft.windows_from(ino, from / WINDOW_BYTES)? {
+    for (window, value) in draft.windows(ino, from / WINDOW_BYTES, to.div_ceil(WINDOW_BYTES))? {
         let start = window * WINDOW_BYTES;
-        if start >= to {
-            break;
-        }
         let (lo, hi) = if edge(window) {
             (from.saturating_sub(start) as u32, (to - start).min(WINDOW_BYTES) as u32)
         } else {
@@ -167,7 +164,11 @@ pub fn resize(draft: &mut Draft<'_>, ino: Ino, inode: &mut InodeValue, size: u64
         if size == 0 {
             inode.stored = 0;
         } else {
-            let gone: u64 = draft.windows_from(ino, first_dead)?.iter().map(|(_, v)| v.stored_bytes()).sum();
+            let gone: u64 = draft
+                .windows(ino, first_dead, inode.size.div_ceil(WINDOW_BYTES))?
+                .iter()
+                .map(|(_, v)| v.stored_bytes())
+                .sum();
             inode.stored = inode.stored.saturating_sub(gone);
         }
         if inode.size > first_dead * WINDOW_BYTES {

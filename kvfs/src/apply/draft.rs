@@ -80,10 +80,11 @@ impl<'v> Draft<'v> {
         Ok(self.view.scan(ino, Space::Dirent, &first, 1)?.is_empty())
     }
 
-    /// Numbers of the windows at or behind `first` that have extents.
-    pub fn windows_from(&self, ino: Ino, first: u64) -> FsResult<Vec<(u64, WindowValue)>> {
+    /// The windows of `[first, end)` that have extents.
+    pub fn windows(&self, ino: Ino, first: u64, end: u64) -> FsResult<Vec<(u64, WindowValue)>> {
         let mut windows = Vec::new();
-        for (key, value) in self.view.scan(ino, Space::Window, &Key::window(ino, first), usize::MAX)? {
+        let range = (&Key::window(ino, first), &Key::window(ino, end));
+        for (key, value) in self.view.scan_range(ino, range, usize::MAX)? {
             if let (Some(number), Value::Window(value)) = (Parts::parse(key.as_bytes()).and_then(|p| p.number()), value)
             {
                 windows.push((number, value));

@@ -231,6 +231,17 @@ impl DataStore {
         Ok(out.into())
     }
 
+    /// Bytes of an earlier process life that are read back after a kill may be in the page cache only: the next flush
+    /// makes them durable too.
+    pub fn adopt(&self, blob: &BlobRef) -> Result<(), DataError> {
+        let file = self.file(blob)?;
+        let mut segments = self.segments.lock();
+        segments.dirty.insert(blob.segment, file);
+        segments.names_dirty = true;
+        segments.writes += 1;
+        Ok(())
+    }
+
     fn file(&self, blob: &BlobRef) -> Result<Arc<dyn DiskFile>, DataError> {
         let number = blob.segment;
         if let Some(file) = self.open.read().get(&number) {

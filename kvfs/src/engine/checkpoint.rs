@@ -6,7 +6,9 @@ use crate::error::{FsError, FsResult};
 use crate::ids::{Ino, Xid};
 use crate::layer::{self, CheckpointMark, Layer, LayerMeta, Seal};
 use crate::schema::{Extent, Place, Value, WindowValue};
-use crate::stack::{Frozen, Overlay};
+use crate::segment::FailureKind;
+use crate::stack::{Found, Frozen, Overlay};
+use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,7 +19,10 @@ const WINDOW_INLINE_BYTES_MAX: usize = 1024;
 impl Engine {
     /// Freezes what there is and checkpoints it.
     pub(super) fn checkpoint_now(&self) -> FsResult<()> {
-        if self.stack.load().frozen.len() < 2 && !self.active()?.is_empty() {
+        if self.stack.load().frozen.len() >= 2 {
+            self.checkpoint_all()?;
+        }
+        if !self.active()?.is_empty() {
             self.freeze(None)?;
         }
         self.checkpoint_all()
@@ -35,7 +40,7 @@ impl Engine {
         let ino_end = Ino(self.next_ino.load(Ordering::Relaxed));
         let mark = CheckpointMark { applied, ino_end, totals, seal };
         self.change_tiers(|tiers| {
-            tiers.frozen.insert(0, Arc::new(Frozen { overlay, mark }));
+            tiers.frozen.insert(0, Arc::new(Frozen { overlay, mark, prepared: Mutex::default() }));
             tiers.active = Some(Arc::new(Overlay::default()));
         });
         Ok(())
@@ -61,8 +66,13 @@ impl Engine {
         let tiers = self.stack.load();
         let top = tiers.layers.first().cloned().ok_or_else(|| FsError::io("there is no layer to write"))?;
         // The layer may be sealed already, when making the next one failed the last time.
-        if top.meta().applied < frozen.mark.applied || top.meta().sealed != frozen.mark.seal {
-            write(&self.data, &top, &frozen.overlay, &frozen.mark)?;
+        let is_sealed = frozen.mark.seal.is_some() && top.meta().sealed == frozen.mark.seal;
+        if !is_sealed {
+            let mut prepared = frozen.prepared.lock();
+            if prepared.is_none() {
+                *prepared = Some(prepare(&self.data, &frozen.overlay)?);
+            }
+            write(&self.data, &top, prepared.as_deref().unwrap_or_default(), &frozen.mark)?;
         }
         let next = if frozen.mark.seal.is_some() { Some(open_next(&self.dirs.layers(), &top)?) } else { None };
         drop(tiers);
@@ -79,13 +89,20 @@ impl Engine {
 /// Makes the layer above a sealed one.
 pub(super) fn open_next(layers: &Path, sealed: &Layer) -> FsResult<Layer> {
     let meta = sealed.meta();
-    let next =
-        LayerMeta { number: meta.number + 1, xid_from: meta.applied, ino_floor: meta.ino_end, sealed: None, ..meta };
+    let next = LayerMeta {
+        number: meta.number + 1,
+        xid_from: meta.applied,
+        ino_floor: meta.ino_end,
+        hiding: false,
+        sealed: None,
+        ..meta
+    };
     layer::create(layers, &next)
 }
 
-/// Brings an overlay into the top layer: durable on return. Touches no journal.
-pub(super) fn write(data: &DataStore, top: &Layer, overlay: &Overlay, mark: &CheckpointMark) -> FsResult<()> {
+/// The entries of an overlay in key order, with most inline bytes moved to data segments. Done once for a checkpoint,
+/// however often its transaction is tried: every time would fill the disk with another copy.
+pub(super) fn prepare(data: &DataStore, overlay: &Overlay) -> FsResult<Vec<Found>> {
     let shards: Vec<_> = (0..Overlay::shard_count()).map(|shard| overlay.shard_entries(shard)).collect();
     let mut entries: Vec<_> = shards.into_iter().flatten().collect();
     entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
@@ -94,10 +111,15 @@ pub(super) fn write(data: &DataStore, top: &Layer, overlay: &Overlay, mark: &Che
             spill(data, window)?;
         }
     }
+    Ok(entries)
+}
+
+/// Brings prepared entries into the top layer: durable on return. Touches no journal.
+pub(super) fn write(data: &DataStore, top: &Layer, entries: &[Found], mark: &CheckpointMark) -> FsResult<()> {
     // What leaves the journal is flushed at its new place before LMDB names it.
     data.flush()?;
     let mut writer = top.checkpoint()?;
-    for (key, (xid, value)) in &entries {
+    for (key, (xid, value)) in entries {
         writer.put(key, *xid, value)?;
     }
     fail::fail_point!("kvfs::checkpoint::before_commit");
@@ -116,8 +138,13 @@ fn spill(data: &DataStore, window: &mut WindowValue) -> FsResult<()> {
     let mut run: Option<(u32, Vec<u8>)> = None;
     let close = |run: &mut Option<(u32, Vec<u8>)>, spilled: &mut Vec<Extent>| -> FsResult<()> {
         if let Some((start, bytes)) = run.take() {
-            let blob = data.write(&bytes)?;
-            spilled.push(Extent { start, len: blob.len, place: Place::Segment { blob, within: 0 } });
+            let place = match data.write(&bytes) {
+                Ok(blob) => Place::Segment { blob, within: 0 },
+                // Acknowledged bytes find a place even in a full store: LMDB keeps them, on overflow pages.
+                Err(error) if error.kind() == FailureKind::NoSpace => Place::Inline(bytes.clone().into()),
+                Err(error) => return Err(error.into()),
+            };
+            spilled.push(Extent { start, len: bytes.len() as u32, place });
         }
         Ok(())
     };

@@ -10,6 +10,7 @@ use crate::stack::ChangeList;
 use bytes::Bytes;
 use parking_lot::RwLockReadGuard;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// The bytes of a write on their way into a record. Held until the record is committed.
 pub struct PendingBytes<'e> {
@@ -28,15 +29,30 @@ impl Engine {
     /// into data segments. Holds no lock on inodes.
     pub fn place_bytes(&self, data: &[u8]) -> FsResult<PendingBytes<'_>> {
         if data.len() <= INLINE_BYTES_MAX {
+            if self.is_full() && (!self.make_room() || self.is_full()) {
+                return Err(FsError::NoSpace);
+            }
             let payload = Payload::Inline(Bytes::copy_from_slice(data));
             return Ok(PendingBytes { payload, _stored: None });
         }
         self.check_writable()?;
+        match self.store_bytes(data) {
+            Err(FsError::NoSpace) if self.make_room() => self.store_bytes(data),
+            done => done,
+        }
+    }
+
+    fn store_bytes(&self, data: &[u8]) -> FsResult<PendingBytes<'_>> {
         let guard = self.stored_writes.read();
         let written: Result<Vec<BlobRef>, _> =
             data.chunks(WINDOW_BYTES as usize).map(|chunk| self.data.write(chunk)).collect();
         let blobs = written.map_err(|error| self.note_failure(error.into()))?;
         Ok(PendingBytes { payload: Payload::Stored(blobs), _stored: Some(guard) })
+    }
+
+    /// Bytes that wait in the journal for the next checkpoint need a place too.
+    fn is_full(&self) -> bool {
+        self.options.data.max_bytes.is_some_and(|max| self.data.used_bytes() >= max)
     }
 
     /// [`Engine::run`] for a write.
@@ -72,10 +88,12 @@ impl Engine {
 
     /// A failed flush is final: what the page cache says now may not be what the disk holds.
     pub(crate) fn poison(&self, error: FsError) -> FsError {
-        if self.read_only.load().is_none() {
+        if !self.poisoned.swap(true, Ordering::AcqRel) {
             let reason = format!("flushing to the local disk failed: {error}");
             tracing::error!(%error, "flushing to the local disk failed");
-            self.read_only.store(Some(Arc::new(reason.clone())));
+            if self.read_only.load().is_none() {
+                self.read_only.store(Some(Arc::new(reason.clone())));
+            }
             if let Err(error) = self.node.persist_row(super::POISONED_ROW, &reason) {
                 tracing::error!(%error, "the failure could not be recorded");
             }

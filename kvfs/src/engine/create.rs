@@ -43,6 +43,7 @@ pub fn create_instance(
         ino_floor: if is_new { Ino(0) } else { first },
         ino_end: first,
         totals: base.totals(),
+        hiding: false,
         sealed: None,
     };
     drop(layer::create(&dirs.layers(), &meta)?);

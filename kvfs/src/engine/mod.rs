@@ -34,8 +34,8 @@ use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, RwLock};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Sizes and times of an engine.
@@ -141,9 +141,14 @@ pub struct Engine {
     /// Held (read) from writing bytes to a data segment until the record that names them is in the overlay.
     stored_writes: RwLock<()>,
     read_only: ArcSwapOption<String>,
+    poisoned: AtomicBool,
     worker: worker::Worker,
     retired: Mutex<reclaim::Retired>,
     listener: ArcSwapOption<Listener>,
+    /// Unlinked inodes whose removal failed.
+    unpurged: Mutex<Vec<Ino>>,
+    /// When room was last made in a full store.
+    room_made: Mutex<Option<Instant>>,
 }
 
 impl Engine {

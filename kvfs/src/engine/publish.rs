@@ -11,35 +11,42 @@ use crate::schema::{Key, Space, Value};
 use crate::stack::{Change, ChangeList, Tiers};
 use std::sync::Arc;
 
-/// Inode numbers of a place: everything of an inode that lies under one key prefix.
+/// The inode under which all orphan marks lie.
 const ORPHANS: Ino = Ino(0);
 
 impl Engine {
     /// Makes `base` what the local tiers stand on; `rows` become durable first, and together. Layers that the base
     /// contains stay as a cache for a while and then go.
     pub fn publish(&self, base: Arc<dyn Base>, rows: &NodeChanges) -> FsResult<()> {
-        self.pin_orphans()?;
+        if self.pin_orphans()? > 0 {
+            // Before the layers that they come from go: a replay may meet later writes to them.
+            self.checkpoint_now()?;
+        }
         self.node.persist(rows)?;
         fail::fail_point!("kvfs::publish::before_swap");
         let published = base.xid();
         let mut dropped: Vec<Arc<Layer>> = Vec::new();
         let kept = self.options.published_kept;
-        let old = self.change_tiers(|tiers| {
+        let turn = self.checkpointing.lock();
+        drop(self.change_tiers(|tiers| {
             tiers.base = base;
             dropped = drop_published(tiers, published, kept);
-        });
-        self.retire(&old);
-        drop(old);
+        }));
         for layer in dropped {
-            layer::remove(layer.path())?;
+            // It is published all the same; what is left of the directory goes at the next start.
+            if let Err(error) = layer::remove(layer.path()) {
+                tracing::warn!(%error, "a published layer could not be removed");
+            }
         }
         self.reclaim();
+        drop(turn);
         Ok(())
     }
 
-    /// Copies what unlinked, perhaps still open inodes have into the overlay: the new base will not know them. Needs no
-    /// journal: a restart purges them, nobody holds them then.
-    fn pin_orphans(&self) -> FsResult<()> {
+    /// Copies what unlinked, perhaps still open inodes have into the overlay, their marks included: the new base will not
+    /// know them. Needs no journal: nothing about them changes. Answers how many there are.
+    pub(super) fn pin_orphans(&self) -> FsResult<usize> {
+        let mut pinned = 0;
         let marks = {
             let tiers = self.stack.load();
             tiers.view().scan(ORPHANS, Space::Orphan, &Key::first_of(ORPHANS, Space::Orphan), usize::MAX)?
@@ -49,17 +56,19 @@ impl Engine {
             let _locked = self.stack.locks().lock(&[ino]);
             let tiers = self.stack.load();
             let view = tiers.view();
-            let Some(inode) = view.inode(ino)? else { continue };
+            let Some(inode) = view.inode(ino)?.filter(|inode| inode.nlink == 0) else { continue };
             let mut list = ChangeList::default();
             list.changes.push(Change::Put(Key::inode(ino), Value::Inode(inode)));
+            list.changes.push(Change::Put(Key::orphan(ino), Value::Orphan));
             for space in [Space::Window, Space::Xattr] {
                 let rows = view.scan(ino, space, &Key::first_of(ino, space), usize::MAX)?;
                 list.changes.extend(rows.into_iter().map(|(key, value)| Change::Put(key, value)));
             }
             let _state = self.commit.lock();
             self.active()?.apply(&list, self.journal.last());
+            pinned += 1;
         }
-        Ok(())
+        Ok(pinned)
     }
 }
 
@@ -72,7 +81,8 @@ pub(super) fn drop_published(tiers: &mut Tiers, published: crate::ids::Xid, kept
     let count = tiers.layers.iter().filter(|l| contained(l)).count();
     let mut dropped = Vec::new();
     for _ in kept..count {
-        if tiers.layers.last().is_some_and(contained) {
+        // Never the top one: it is written, or about to be followed.
+        if tiers.layers.len() > 1 && tiers.layers.last().is_some_and(contained) {
             dropped.extend(tiers.layers.pop());
         }
     }

@@ -1,58 +1,111 @@
 //! Recycling data segments that nothing names any more.
+//!
+//! A segment goes in two steps. First it is found: full, and named by no tier; from then on no new reader can learn of it.
+//! It is freed when the last reader of an older list of tiers is gone. Both steps happen under the turn to checkpoint:
+//! a checkpoint names segments that no tier shows yet.
 
 use super::Engine;
+use super::publish::drop_published;
+use crate::error::FsResult;
 use crate::ids::SegmentNo;
+use crate::layer;
 use crate::stack::Tiers;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+/// A full store is not searched for room more often.
+const ROOM_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Segments that wait until the last reader of the tiers that named them is gone.
 #[derive(Default)]
 pub(super) struct Retired {
     waiting: VecDeque<Waiting>,
-    /// Lists of tiers that somebody may still read.
-    readers: Vec<Weak<Tiers>>,
+    /// Tokens of lists of tiers that somebody may still read.
+    readers: Vec<Weak<()>>,
 }
 
 struct Waiting {
     segments: Vec<SegmentNo>,
-    readers: Vec<Weak<Tiers>>,
+    readers: Vec<Weak<()>>,
 }
 
 impl Engine {
-    /// Finds segments that no tier names, and frees those found earlier whose readers are gone.
+    /// Finds segments that no tier names, and frees those whose readers are gone. The caller has the turn to checkpoint.
     pub(super) fn reclaim(&self) {
         let mut retired = self.retired.lock();
+        self.free_unread(&mut retired);
+        let waiting: BTreeSet<SegmentNo> = retired.waiting.iter().flat_map(|w| w.segments.iter().copied()).collect();
+        let unnamed: Vec<SegmentNo> = self.unnamed().into_iter().filter(|s| !waiting.contains(s)).collect();
+        if unnamed.is_empty() {
+            return;
+        }
+        // A new token: whoever reads an older list may hold places in these segments, whoever reads a newer one does not.
+        let old = self.change_tiers(|tiers| tiers.readers = Arc::default());
+        retired.readers.push(Arc::downgrade(&old.readers));
+        drop(old);
+        retired.readers.retain(|reader| reader.strong_count() > 0);
+        let readers = retired.readers.clone();
+        retired.waiting.push_back(Waiting { segments: unnamed, readers });
+        self.free_unread(&mut retired);
+    }
+
+    /// Frees what only cached layers and dead extents hold; `false` if that was tried a moment ago. Holds no lock on
+    /// inodes.
+    pub(super) fn make_room(&self) -> bool {
+        {
+            let mut made = self.room_made.lock();
+            if made.is_some_and(|then| then.elapsed() < ROOM_INTERVAL) {
+                return false;
+            }
+            *made = Some(Instant::now());
+        }
+        let done = self.drop_cached_layers().and_then(|()| self.checkpoint_now());
+        if let Err(error) = done {
+            tracing::warn!(%error, "no room could be made");
+            return false;
+        }
+        let _turn = self.checkpointing.lock();
+        self.reclaim();
+        true
+    }
+
+    fn drop_cached_layers(&self) -> FsResult<()> {
+        self.pin_orphans()?;
+        self.checkpoint_now()?;
+        let _turn = self.checkpointing.lock();
+        let mut dropped = Vec::new();
+        drop(self.change_tiers(|tiers| {
+            let published = tiers.base.xid();
+            dropped = drop_published(tiers, published, 0);
+        }));
+        dropped.iter().try_for_each(|layer| layer::remove(layer.path()))
+    }
+
+    /// Whether segments wait for their last reader.
+    pub(super) fn has_retired(&self) -> bool {
+        !self.retired.lock().waiting.is_empty()
+    }
+
+    fn free_unread(&self, retired: &mut Retired) {
         while retired.waiting.front().is_some_and(|w| w.readers.iter().all(|r| r.strong_count() == 0)) {
             if let Some(done) = retired.waiting.pop_front() {
                 self.data.free(&done.segments);
             }
         }
-        let waiting: BTreeSet<SegmentNo> = retired.waiting.iter().flat_map(|w| w.segments.iter().copied()).collect();
-        let unnamed: Vec<SegmentNo> = self.unnamed().into_iter().filter(|s| !waiting.contains(s)).collect();
-        retired.readers.retain(|reader| reader.strong_count() > 0);
-        if unnamed.is_empty() {
-            return;
-        }
-        // A new list: whoever reads the old one may hold places in these segments, whoever reads the new one does not.
-        let old = self.change_tiers(|_| {});
-        retired.readers.push(Arc::downgrade(&old));
-        let readers = retired.readers.clone();
-        retired.waiting.push_back(Waiting { segments: unnamed, readers });
-    }
-
-    /// Remembers a list of tiers that was replaced.
-    pub(super) fn retire(&self, old: &Arc<Tiers>) {
-        self.retired.lock().readers.push(Arc::downgrade(old));
     }
 
     fn unnamed(&self) -> Vec<SegmentNo> {
-        // Full ones first, then the fence: a write in flight holds the gate until its record names its segment.
         let full = self.data.sealed_segments();
+        let without = |named: &BTreeSet<SegmentNo>| -> Vec<SegmentNo> {
+            full.iter().copied().filter(|segment| !named.contains(segment)).collect()
+        };
+        if without(&named_segments(&self.stack.load())).is_empty() {
+            return Vec::new();
+        }
+        // The fence: a write in flight holds the gate until its record names its segment.
         drop(self.stored_writes.write());
-        let tiers = self.stack.load();
-        let named = named_segments(&tiers);
-        full.into_iter().filter(|segment| !named.contains(segment)).collect()
+        without(&named_segments(&self.stack.load()))
     }
 }
 

@@ -17,12 +17,13 @@ use crate::node::{NodeChanges, NodeStore};
 use crate::op::{NewInode, Op, Payload, Record};
 use crate::schema::key::Parts;
 use crate::schema::{FileKind, Key, Space, Time};
+use crate::segment::FailureKind;
 use crate::stack::{Overlay, Stack, Tiers};
 use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, RwLock};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 /// Everything that an engine is opened with.
 pub struct EngineSetup {
@@ -50,7 +51,7 @@ impl Engine {
             forget_page_cache(&dirs)?;
         }
         let base = Arc::clone(&stack.load().base);
-        let layers = open_layers(&dirs.layers())?;
+        let layers = open_layers(&dirs.layers(), base.xid())?;
         let data = Arc::new(DataStore::open(&dirs.data(), options.data)?);
         let mut replay = Replaying::begin(&dirs, &stack, (&data, identity.epoch), layers)?;
         let at = JournalIdentity { fs: identity.fs, epoch: identity.epoch };
@@ -83,9 +84,12 @@ impl Engine {
             next_ino: AtomicU64::new(next_ino.0),
             stored_writes: RwLock::new(()),
             read_only: ArcSwapOption::empty(),
+            poisoned: AtomicBool::new(false),
             worker: super::worker::Worker::default(),
             retired: Mutex::default(),
             listener: ArcSwapOption::empty(),
+            unpurged: Mutex::default(),
+            room_made: Mutex::default(),
         });
         engine.begin(last == base.xid(), owner, now)?;
         Engine::start_worker(&engine)?;
@@ -154,7 +158,7 @@ impl<'a> Replaying<'a> {
     fn show(&self) {
         let base = Arc::clone(&self.stack.load().base);
         let (active, layers) = (Some(Arc::clone(&self.overlay)), self.layers.clone());
-        self.stack.swap(Tiers { active, frozen: Vec::new(), layers, base });
+        self.stack.swap(Tiers { active, frozen: Vec::new(), layers, base, readers: Arc::default() });
     }
 
     /// Applies one record; `false` if its bytes are not there, and so the journal ends before it.
@@ -163,9 +167,14 @@ impl<'a> Replaying<'a> {
         let record: Record = postcard::from_bytes(body).map_err(|_| unreadable("does not decode"))?;
         if let Payload::Stored(blobs) = &record.payload {
             for blob in blobs {
-                if let Err(error) = self.data.read_all(blob) {
-                    tracing::warn!(%xid, %error, "the journal ends here: these bytes were never flushed");
-                    return Ok(false);
+                match self.data.read_all(blob) {
+                    Ok(_) => self.data.adopt(blob)?,
+                    // Never flushed, so the record was not either: the journal knows if that is not true.
+                    Err(error) if error.kind() == FailureKind::Corrupt => {
+                        tracing::warn!(%xid, %error, "the journal ends before this record");
+                        return Ok(false);
+                    }
+                    Err(error) => return Err(error.into()),
                 }
             }
         }
@@ -193,7 +202,8 @@ impl<'a> Replaying<'a> {
         let top = self.layers.first().cloned().ok_or_else(|| FsError::corrupt("no layer to write"))?;
         let (applied, ino_end, totals) = (self.last, self.next_ino, self.totals);
         let ends = seal.is_some();
-        checkpoint::write(self.data, &top, &self.overlay, &CheckpointMark { applied, ino_end, totals, seal })?;
+        let entries = checkpoint::prepare(self.data, &self.overlay)?;
+        checkpoint::write(self.data, &top, &entries, &CheckpointMark { applied, ino_end, totals, seal })?;
         if ends {
             let next = checkpoint::open_next(&self.dirs.layers(), &top)?;
             self.layers.insert(0, Arc::new(next));
@@ -215,10 +225,13 @@ impl<'a> Replaying<'a> {
     }
 }
 
-fn open_layers(dir: &Path) -> FsResult<Vec<Arc<Layer>>> {
+fn open_layers(dir: &Path, base: Xid) -> FsResult<Vec<Arc<Layer>>> {
     let mut layers = Vec::new();
     for path in layer::list(dir)? {
         layers.insert(0, Arc::new(Layer::open(&path)?));
+    }
+    if layers.last().is_some_and(|oldest: &Arc<Layer>| oldest.meta().xid_from > base) {
+        return Err(FsError::corrupt(format!("{}: a layer above the base is missing", dir.display())));
     }
     for pair in layers.windows(2) {
         if let [upper, lower] = pair

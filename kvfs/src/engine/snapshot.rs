@@ -5,8 +5,12 @@ use crate::error::FsError;
 use crate::ids::Xid;
 use crate::layer::{Layer, Seal};
 use crate::op::{Op, Payload, Record, SnapshotRequest};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use uuid::Uuid;
+
+/// Sealed layers at most, those of snapshots that were given up included: each costs every look-up something.
+const SEALED_HARD_MAX: usize = 32;
 
 /// Why a snapshot is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -31,10 +35,12 @@ pub struct PendingSnapshot {
 }
 
 impl Engine {
-    /// Takes a snapshot of this instant; it survives power loss on return. Sealing goes on in the background.
-    pub fn take_snapshot(&self, request: SnapshotRequest) -> Result<Xid, SnapshotRefusal> {
-        let waiting = self.pending_snapshots().len();
-        if waiting >= self.options.sealed_max {
+    /// Takes a snapshot of this instant; it survives power loss on return. Sealing goes on in the background. Snapshots
+    /// that were `given_up` do not count as waiting: what they changed goes with the next one.
+    pub fn take_snapshot(&self, request: SnapshotRequest, given_up: &BTreeSet<Uuid>) -> Result<Xid, SnapshotRefusal> {
+        let pending = self.pending_snapshots();
+        let waiting = pending.iter().filter(|p| !given_up.contains(&p.request.id)).count();
+        if waiting >= self.options.sealed_max || pending.len() >= SEALED_HARD_MAX {
             return Err(SnapshotRefusal::QueueFull(waiting));
         }
         self.check_writable()?;

@@ -2,7 +2,11 @@
 
 use super::Engine;
 use crate::error::{FsError, FsResult};
+use crate::ids::Ino;
+use crate::op::Op;
+use crate::schema::Time;
 use parking_lot::{Condvar, Mutex};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -48,6 +52,7 @@ impl Engine {
         self.want_checkpoint();
         while bytes > 2 * self.options.overlay_bytes_max {
             self.check_writable()?;
+            self.want_checkpoint();
             let mut signals = self.worker.signals.lock();
             if let Some(problem) = &signals.problem {
                 return Err(problem.clone());
@@ -57,6 +62,21 @@ impl Engine {
             bytes = self.active()?.bytes();
         }
         Ok(())
+    }
+
+    /// Removes an unlinked inode when there is room again; after a restart its mark does.
+    pub fn purge_later(&self, ino: Ino) {
+        self.unpurged.lock().push(ino);
+    }
+
+    fn purge_again(&self) {
+        let inos = std::mem::take(&mut *self.unpurged.lock());
+        for ino in inos {
+            let _locked = self.stack.locks().lock(&[ino]);
+            if self.run(Time::default(), Op::Purge { ino }).is_err() {
+                self.purge_later(ino);
+            }
+        }
     }
 
     /// Why checkpoints fail, if they do.
@@ -77,6 +97,7 @@ impl Engine {
     /// Waits until there is room to freeze another overlay.
     pub(super) fn await_room(&self) -> FsResult<()> {
         while self.stack.load().frozen.len() >= 2 {
+            self.check_writable()?;
             self.want_checkpoint();
             let mut signals = self.worker.signals.lock();
             if let Some(problem) = &signals.problem {
@@ -160,11 +181,19 @@ fn checkpoint_loop(engine: &Weak<Engine>) {
         let Some(engine) = engine.upgrade() else { return };
         match engine.await_work(since) {
             Step::Stop => return,
+            Step::Wait if engine.has_retired() => {
+                let _turn = engine.checkpointing.lock();
+                engine.reclaim();
+            }
             Step::Wait => {}
             Step::Checkpoint => {
-                let result = engine.checkpoint_now();
+                let checkpoint = || engine.checkpoint_now();
+                // A panic in here must not leave writers waiting for a thread that is gone.
+                let result = catch_unwind(AssertUnwindSafe(checkpoint))
+                    .unwrap_or_else(|_| Err(FsError::io("the checkpoint ended by a panic")));
                 let failed = result.is_err();
                 engine.report(result);
+                engine.purge_again();
                 if failed {
                     std::thread::sleep(RETRY);
                 }

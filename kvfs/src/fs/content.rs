@@ -105,13 +105,23 @@ fn next_hole(fs: &Fs, ino: Ino, offset: u64) -> FsResult<u64> {
     let tiers = fs.stack.load();
     let mut at = offset;
     loop {
-        let (window, within) = (at / WINDOW_BYTES, (at % WINDOW_BYTES) as u32);
-        let value = tiers.view().window(ino, window)?;
-        let pieces = value.pieces(within, WINDOW_BYTES as u32);
-        if let Some((start, _, _)) = pieces.iter().find(|(_, _, extent)| extent.is_none()) {
-            return Ok(window * WINDOW_BYTES + u64::from(*start));
+        let first = at / WINDOW_BYTES;
+        let rows = tiers.view().scan(ino, Space::Window, &Key::window(ino, first), SEEK_BATCH)?;
+        for (window, row) in (first..).zip(&rows) {
+            let Value::Window(value) = &row.1 else { return Ok(at) };
+            // A window that is not there is a hole.
+            if number(&row.0) != window {
+                return Ok(at);
+            }
+            let pieces = value.pieces((at % WINDOW_BYTES) as u32, WINDOW_BYTES as u32);
+            if let Some((start, _, _)) = pieces.iter().find(|(_, _, extent)| extent.is_none()) {
+                return Ok(window * WINDOW_BYTES + u64::from(*start));
+            }
+            at = (window + 1) * WINDOW_BYTES;
         }
-        at = (window + 1) * WINDOW_BYTES;
+        if rows.len() < SEEK_BATCH {
+            return Ok(at);
+        }
     }
 }
 

@@ -124,7 +124,7 @@ pub fn forgotten(fs: &Fs, ino: Ino) {
     }
     let _locked = fs.stack.locks().lock(&[ino]);
     if let Err(error) = engine.run(fs.clock.now(), Op::Purge { ino }) {
-        // Its mark stays: the next start purges it.
-        tracing::warn!(%ino, %error, "an unlinked file could not be removed yet");
+        tracing::warn!(%ino, %error, "an unlinked file cannot be removed yet");
+        engine.purge_later(ino);
     }
 }

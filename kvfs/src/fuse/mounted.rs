@@ -151,6 +151,11 @@ impl Drop for Mount {
 
 impl End {
     fn reached(&self, outcome: io::Result<()>) {
+        // The kernel ends a connection that is being taken down with one of two errors, as it meets the reader.
+        let outcome = match outcome {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(()),
+            other => other,
+        };
         *self.over.lock() = Some(outcome.map_err(Arc::new));
         self.changed.notify_all();
     }

@@ -138,6 +138,11 @@ impl Replay {
         if last < self.applied || last > end {
             return Err(JournalError::NotReplayed { last, applied: self.applied, end });
         }
+        // A caller that stops early must not void what a later segment knows to have been flushed.
+        let known = self.chain.iter().map(|segment| segment.header.persisted).max().unwrap_or_default();
+        if last < known && last < end {
+            return Err(JournalError::Corrupt { bad: last.next(), persisted: known });
+        }
         let live = self.persist_switch(last).map_err(JournalError::from_io("start after the replay"))?;
         fail::fail_point!("journal.switched");
         let (kept, void): (Vec<_>, Vec<_>) = self.chain.iter().partition(|segment| segment.header.first <= last);

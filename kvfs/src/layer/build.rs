@@ -23,6 +23,10 @@ pub fn create(layers: &Path, meta: &LayerMeta) -> FsResult<Layer> {
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished).map_err(|e| os(&e))?;
     }
+    // An attempt that got its name and failed behind that: nobody has written to it.
+    if path.exists() {
+        remove(&path)?;
+    }
     fs::create_dir_all(&unfinished).map_err(|e| os(&e))?;
     fill(&unfinished, meta)?;
     sync_dir(&unfinished)?;

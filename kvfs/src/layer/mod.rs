@@ -42,6 +42,8 @@ pub struct LayerMeta {
     pub ino_end: Ino,
     /// Sums over the whole tree at `applied`.
     pub totals: Totals,
+    /// It has a cut or an inode tombstone: something that hides keys of the layers below.
+    pub hiding: bool,
     /// Set once, with the last write.
     pub sealed: Option<Seal>,
 }
@@ -106,6 +108,11 @@ impl Layer {
     /// See [`LayerMeta::ino_floor`].
     pub fn ino_floor(&self) -> Ino {
         self.meta.read().ino_floor
+    }
+
+    /// See [`LayerMeta::hiding`].
+    pub fn is_hiding(&self) -> bool {
+        self.meta.read().hiding
     }
 
     /// The segments that its extents name.

@@ -30,13 +30,20 @@ pub struct CheckpointWriter<'l> {
     /// Change of the number of extents that name a segment.
     live: BTreeMap<SegmentNo, i64>,
     floor: Ino,
+    hiding: bool,
 }
 
 impl Layer {
     /// Begins a checkpoint.
     pub fn checkpoint(&self) -> FsResult<CheckpointWriter<'_>> {
         let txn = self.env.write_txn().map_err(|e| self.failed(&e))?;
-        Ok(CheckpointWriter { layer: self, txn, live: BTreeMap::new(), floor: self.ino_floor() })
+        Ok(CheckpointWriter {
+            layer: self,
+            txn,
+            live: BTreeMap::new(),
+            floor: self.ino_floor(),
+            hiding: self.is_hiding(),
+        })
     }
 }
 
@@ -63,6 +70,7 @@ impl CheckpointWriter<'_> {
         if born_here && matches!(value, Value::Tombstone | Value::Cut(_)) {
             return self.delete(key);
         }
+        self.hiding |= matches!(value, Value::Cut(_)) || (*value == Value::Tombstone && parts.space == Space::Inode);
         if let Value::Cut(first) = value {
             let below = self.stored_cut(key)?.map_or(*first, |old| old.min(*first));
             return self.store(key, &Value::Cut(below).encode(xid));
@@ -88,7 +96,7 @@ impl CheckpointWriter<'_> {
             }
         }
         let CheckpointMark { applied, ino_end, totals, seal } = mark;
-        let meta = LayerMeta { applied, ino_end, totals, sealed: seal, ..layer.meta() };
+        let meta = LayerMeta { applied, ino_end, totals, hiding: self.hiding, sealed: seal, ..layer.meta() };
         let bytes = postcard::to_stdvec(&meta).map_err(|e| FsError::io(format!("{}: {e}", layer.path.display())))?;
         layer.meta_table.put(&mut self.txn, META_KEY, &bytes).map_err(fail)?;
         self.txn.commit().map_err(fail)?;
@@ -126,26 +134,32 @@ impl CheckpointWriter<'_> {
 
     fn delete_range(&mut self, from: &Key, end: &Key) -> FsResult<()> {
         let range = (Bound::Included(from.as_bytes()), Bound::Excluded(end.as_bytes()));
-        let mut doomed = Vec::new();
+        let mut named: BTreeMap<SegmentNo, i64> = BTreeMap::new();
+        let mut found = false;
         for row in self.layer.kv.range(&self.txn, &range).map_err(|e| self.layer.failed(&e))? {
             let (_, bytes) = row.map_err(|e| self.layer.failed(&e))?;
-            doomed.push(decode(self.layer, bytes)?);
+            count_segments(&mut named, &decode(self.layer, bytes)?, 1);
+            found = true;
         }
-        for value in &doomed {
-            self.count(value, -1);
+        for (segment, count) in named {
+            *self.live.entry(segment).or_default() -= count;
         }
-        if !doomed.is_empty() {
+        if found {
             self.layer.kv.delete_range(&mut self.txn, &range).map_err(|e| self.layer.failed(&e))?;
         }
         Ok(())
     }
 
     fn count(&mut self, value: &Value, by: i64) {
-        let Value::Window(window) = value else { return };
-        for extent in &window.extents {
-            if let Place::Segment { blob, .. } = &extent.place {
-                *self.live.entry(blob.segment).or_default() += by;
-            }
+        count_segments(&mut self.live, value, by);
+    }
+}
+
+fn count_segments(counts: &mut BTreeMap<SegmentNo, i64>, value: &Value, by: i64) {
+    let Value::Window(window) = value else { return };
+    for extent in &window.extents {
+        if let Place::Segment { blob, .. } = &extent.place {
+            *counts.entry(blob.segment).or_default() += by;
         }
     }
 }

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// Bytes of a file that one window covers.
 pub const WINDOW_BYTES: u64 = 1 << 20;
 
+/// Neighbouring inline bytes become one extent up to this length: small appends must not make long lists.
+const JOINED_INLINE_BYTES_MAX: usize = 32 << 10;
+
 /// Bytes in a local data segment, as written in one piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct BlobRef {
@@ -83,6 +86,25 @@ impl Extent {
         self.start + self.len
     }
 
+    /// Takes `next` in, if it goes on exactly where this one ends: the following bytes of the same place, or few inline.
+    fn join(&mut self, next: &Extent) -> bool {
+        if self.end() != next.start {
+            return false;
+        }
+        match (&mut self.place, &next.place) {
+            (Place::Inline(mine), Place::Inline(more)) if mine.len() + more.len() <= JOINED_INLINE_BYTES_MAX => {
+                *mine = [mine.as_ref(), more.as_ref()].concat().into();
+            }
+            (Place::Segment { blob, within }, Place::Segment { blob: other, within: next_within })
+                if blob == other && *within + self.len == *next_within => {}
+            (Place::Frame { frame, within }, Place::Frame { frame: other, within: next_within })
+                if frame == other && *within + self.len == *next_within => {}
+            _ => return false,
+        }
+        self.len += next.len;
+        true
+    }
+
     /// The part of it in `[from, to)`; `None` if there is none.
     pub fn slice(&self, from: u32, to: u32) -> Option<Extent> {
         let (start, end) = (self.start.max(from), self.end().min(to));
@@ -135,7 +157,10 @@ impl WindowValue {
     pub fn put(&mut self, extent: Extent) {
         self.clear(extent.start, extent.end());
         let at = self.extents.partition_point(|e| e.start < extent.start);
-        self.extents.insert(at, extent);
+        let left = at.checked_sub(1).and_then(|left| self.extents.get_mut(left));
+        if !left.is_some_and(|left| left.join(&extent)) {
+            self.extents.insert(at, extent);
+        }
     }
 
     /// The extents and holes of `[from, to)` in order: `(start, len, place)` with `None` for a hole.
@@ -188,10 +213,21 @@ mod tests {
         window.put(inline(0, b"aaaaaaaaaa"));
         window.put(inline(3, b"bbb"));
         assert!(window.is_sound());
-        assert_eq!(window.extents, vec![inline(0, b"aaa"), inline(3, b"bbb"), inline(6, b"aaaa")]);
+        assert_eq!(window.extents, vec![inline(0, b"aaabbb"), inline(6, b"aaaa")]);
         window.clear(2, 7);
         assert_eq!(window.extents, vec![inline(0, b"aa"), inline(7, b"aaa")]);
         assert_eq!(window.stored_bytes(), 5);
+    }
+
+    #[test]
+    fn only_what_goes_on_in_the_same_place_is_joined() {
+        let blob = BlobRef { segment: SegmentNo(1), offset: 0, len: 100, crc: 0 };
+        let part = |start, len, within| Extent { start, len, place: Place::Segment { blob, within } };
+        let mut window = WindowValue::default();
+        window.put(part(0, 10, 0));
+        window.put(part(10, 10, 10));
+        window.put(part(20, 10, 50));
+        assert_eq!(window.extents, vec![part(0, 20, 0), part(20, 10, 50)]);
     }
 
     #[test]

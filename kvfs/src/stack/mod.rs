@@ -19,6 +19,7 @@ use crate::base::Base;
 use crate::ids::{Ino, Xid};
 use crate::layer::{CheckpointMark, Layer};
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use std::sync::Arc;
 
 /// An overlay that takes no more writes and waits for its checkpoint.
@@ -28,6 +29,8 @@ pub struct Frozen {
     pub overlay: Arc<Overlay>,
     /// Up to where the checkpoint goes.
     pub mark: CheckpointMark,
+    /// Its entries as they will be written, once they are made.
+    pub prepared: Mutex<Option<Vec<Found>>>,
 }
 
 /// One consistent list of tiers.
@@ -40,6 +43,9 @@ pub struct Tiers {
     pub layers: Vec<Arc<Layer>>,
     /// What everything stands on.
     pub base: Arc<dyn Base>,
+    /// Shared by this list and those made from it, until segments are taken out of use: as long as it lives, somebody may
+    /// read them.
+    pub readers: Arc<()>,
 }
 
 /// The current [`Tiers`], swapped as a whole.
@@ -51,7 +57,7 @@ pub struct Stack {
 impl Stack {
     /// A stack that only reads: a slave's.
     pub fn read_only(base: Arc<dyn Base>) -> Self {
-        let tiers = Tiers { active: None, frozen: Vec::new(), layers: Vec::new(), base };
+        let tiers = Tiers { active: None, frozen: Vec::new(), layers: Vec::new(), base, readers: Arc::default() };
         Self { tiers: ArcSwap::from_pointee(tiers), locks: LockTable::default() }
     }
 
@@ -79,6 +85,7 @@ impl Tiers {
             frozen: self.frozen.clone(),
             layers: self.layers.clone(),
             base: Arc::clone(&self.base),
+            readers: Arc::clone(&self.readers),
         }
     }
 

@@ -19,9 +19,12 @@ pub trait Tier: Sync {
     /// At most `limit` entries of `[from, end)` in order.
     fn collect(&self, from: &[u8], end: &[u8], limit: usize) -> FsResult<Vec<Found>>;
 
+    /// Whether this tier has anything that hides: a cheap answer for most tiers.
+    fn hides_any(&self) -> bool;
+
     /// Whether this tier hides what tiers below say of the key.
     fn hides(&self, parts: &Parts<'_>) -> FsResult<bool> {
-        if !matches!(parts.space, Space::Window | Space::Xattr | Space::Cut) {
+        if !self.hides_any() || !matches!(parts.space, Space::Window | Space::Xattr | Space::Cut) {
             return Ok(false);
         }
         if let (Space::Window, Some(window)) = (parts.space, parts.number())
@@ -45,6 +48,10 @@ fn entry(origin: &str, key: &[u8], value: &[u8]) -> FsResult<Found> {
 }
 
 impl Tier for Layer {
+    fn hides_any(&self) -> bool {
+        self.is_hiding()
+    }
+
     fn find(&self, key: &Key) -> FsResult<Option<Stamped>> {
         let found = self.get(key.as_bytes())?;
         found.map(|bytes| decode(&self.path().display().to_string(), &bytes)).transpose()
@@ -75,8 +82,8 @@ impl Tier for BaseTier<'_> {
         gather("the base snapshot", limit, |visit| Ok(self.0.scan(from, end, visit)?))
     }
 
-    fn hides(&self, _parts: &Parts<'_>) -> FsResult<bool> {
-        Ok(false)
+    fn hides_any(&self) -> bool {
+        false
     }
 }
 

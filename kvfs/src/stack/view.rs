@@ -8,6 +8,9 @@ use crate::schema::key::Parts;
 use crate::schema::{DirentValue, InodeValue, Key, Space, Value, WindowValue};
 use bytes::Bytes;
 
+/// Entries that are taken from a tier at a time at most.
+const BATCH_MAX: usize = 4096;
+
 /// Reads one [`Tiers`].
 #[derive(Clone, Copy)]
 pub struct View<'t> {
@@ -72,20 +75,30 @@ impl<'t> View<'t> {
 
     /// The live entries of a space of an inode from the key `from` on, in order, at most `limit`.
     pub fn scan(&self, ino: Ino, space: Space, from: &Key, limit: usize) -> FsResult<Vec<(Key, Value)>> {
+        self.scan_range(ino, (from, &Key::end_of(ino, space)), limit)
+    }
+
+    /// The live entries of an inode with keys in `[from, end)`, in order, at most `limit`.
+    pub fn scan_range(&self, ino: Ino, range: (&Key, &Key), limit: usize) -> FsResult<Vec<(Key, Value)>> {
+        let (from, end) = range;
         let base = BaseTier(self.tiers.base.as_ref());
         let known: Vec<&dyn Tier> = self.tiers.knowing(ino, &base);
-        let end = Key::end_of(ino, space);
+        let mut step = limit.saturating_add(8).clamp(16, BATCH_MAX);
         let mut live = Vec::new();
         let mut from = from.as_bytes().to_vec();
         loop {
-            let batch = merge_batch(&known, &from, end.as_bytes(), limit.saturating_add(8))?;
+            let batch = merge_batch(&known, &from, end.as_bytes(), step)?;
             for (key, (_, value)) in batch.entries {
                 if value != Value::Tombstone {
                     live.push((key, value));
                 }
             }
             match batch.next {
-                Some(next) if live.len() < limit => from = next,
+                Some(next) if live.len() < limit => {
+                    from = next;
+                    // Long runs of tombstones are not walked in small steps.
+                    step = (step * 2).min(BATCH_MAX);
+                }
                 _ => break,
             }
         }

@@ -101,3 +101,32 @@ proptest! {
         rig.compare();
     }
 }
+
+/// Published layers go one after the other; an open file without a name keeps its bytes all the same, also those written
+/// later, and a crash then does not stand in the way of the next start.
+#[test]
+fn an_open_file_without_a_name_outlives_the_layers_that_it_was_in() {
+    let write = |offset, fill| Step::Write { file: 0, offset, len: 40_000, fill };
+    let publish = [Step::Snapshot, Step::Publish];
+    for crash_after in 0..7 {
+        let mut rig = Rig::new();
+        let begin = [Step::MakeFile(0, 0), write(0, 1), Step::Snapshot, Step::Publish, Step::Unlink(0, 0)];
+        for step in &begin {
+            rig.run(step);
+        }
+        for round in 0..7 {
+            for step in &publish {
+                rig.run(step);
+            }
+            if round % 3 == 2 {
+                rig.run(&write(2_000_000 + round, 2));
+            }
+            rig.compare();
+            if round == crash_after {
+                rig.run(&write(9, 3));
+                rig.run(&Step::Crash);
+                break;
+            }
+        }
+    }
+}

@@ -244,7 +244,7 @@ impl Rig {
         let request =
             SnapshotRequest { id, name: None, kind: SnapshotKind::User, key: None, requested: Time::default() };
         let waiting = self.engine().pending_snapshots().len();
-        let real = self.engine().take_snapshot(request);
+        let real = self.engine().take_snapshot(request, &std::collections::BTreeSet::new());
         assert_eq!(real.is_ok(), waiting < 4, "{real:?}");
         if real.is_ok() {
             self.snapshots.push((id, self.model.clone()));

@@ -58,8 +58,6 @@ pub struct AgentSetup {
     pub config: FsConfig,
     /// The agent's files; held under a lock by the caller.
     pub instance_dir: PathBuf,
-    /// This node.
-    pub node: Uuid,
     /// Its host name, for people.
     pub host: String,
     /// Sizes and times.
@@ -164,7 +162,8 @@ impl Agent {
         }
         let id = Uuid::new_v4();
         let request = SnapshotRequest { id, name, kind: SnapshotKind::User, key, requested: self.clock.now() };
-        engine.take_snapshot(request)?;
+        let given_up = self.jobs.ended()?.iter().map(|job| job.id).collect();
+        engine.take_snapshot(request, &given_up)?;
         self.worker.wake();
         self.snapshot(&id.to_string())
     }
@@ -235,11 +234,15 @@ impl Agent {
     pub async fn close(self: &Arc<Self>) -> Result<(), AgentError> {
         let agent = Arc::clone(self);
         blocking(move || {
-            agent.worker.stop();
-            match agent.fs.engine() {
-                Some(engine) => Ok(engine.close()?),
-                None => Ok(()),
+            let engine = agent.fs.engine();
+            // What is acknowledged first: whoever ends a daemon that takes long must not cost a long recovery.
+            if let Some(engine) = &engine
+                && let Err(error) = engine.checkpoint()
+            {
+                tracing::warn!(%error, "the checkpoint before stopping failed");
             }
+            agent.worker.stop();
+            engine.map_or(Ok(()), |engine| Ok(engine.close()?))
         })
         .await
     }

@@ -18,7 +18,6 @@ use kvfs::stack::Stack;
 use kvfs::{Epoch, FsError};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::time::Duration;
 use uuid::Uuid;
 
 /// What every kind of agent has.
@@ -30,9 +29,6 @@ struct Parts {
     appender: Appender,
 }
 
-/// How long opening waits for the ledger: a person waits for it.
-const LEDGER_WAIT: Duration = Duration::from_secs(8);
-
 impl Parts {
     fn open(setup: AgentSetup) -> Result<Self, AgentError> {
         let dirs = InstanceDirs::new(&setup.instance_dir);
@@ -42,7 +38,7 @@ impl Parts {
         let fetch_timeout_ms = setup.options.fetch_timeout.as_millis() as u64;
         let options = ObjectsOptions { fetch_timeout_ms, ..ObjectsOptions::default() };
         let objects = Objects::new(Arc::clone(&proxy), Arc::clone(&setup.store), setup.runtime.clone(), options);
-        let writer = Writer { node: setup.node, incarnation: Uuid::new_v4(), host: setup.host.clone() };
+        let writer = Writer { node: rows::node_id(&node)?, incarnation: Uuid::new_v4(), host: setup.host.clone() };
         let ledger = Ledger::new(Arc::clone(&setup.store), setup.name.clone());
         let appender = Appender::new(ledger, Arc::new(NodeIntents::new(Arc::clone(&node))), writer);
         Ok(Self { setup, node, proxy, objects, appender })
@@ -50,9 +46,9 @@ impl Parts {
 
     /// The ledger as it is now; a filesystem that was deleted is refused.
     fn history(&self) -> Result<Arc<History>, AgentError> {
-        let read = async { tokio::time::timeout(LEDGER_WAIT, self.appender.ledger().history()).await };
-        let waited = || AgentError::TimedOut { what: "reading the ledger".into(), seconds: LEDGER_WAIT.as_secs() };
-        let history = self.setup.runtime.block_on(read).map_err(|_| waited())??;
+        // Every request has its limit; a long ledger takes as long as it takes.
+        let history = self.setup.runtime.block_on(self.appender.ledger().history())?;
+        rows::check_tip(&self.node, &history)?;
         match history.deletion() {
             None => Ok(history),
             Some(deletion) => {
@@ -166,7 +162,7 @@ fn first_use(parts: Parts) -> Result<Arc<Agent>, AgentError> {
     let epoch = match state.master {
         None => parts.setup.runtime.block_on(parts.appender.claim_first_epoch()),
         // An earlier attempt of this node got that far and no further.
-        Some(node) if node == parts.setup.node => {
+        Some(node) if node == parts.appender.writer().node => {
             parts.setup.runtime.block_on(parts.appender.resume_epoch(state.epoch))
         }
         Some(_) => return Err(held(&parts, &history)),
@@ -181,6 +177,7 @@ fn first_use(parts: Parts) -> Result<Arc<Agent>, AgentError> {
     }
     let history = parts.history()?;
     let entry = history.newest_snapshot().map(|published| published.snapshot);
+    check_snapshot_features(entry.as_deref(), AccessMode::ReadWrite)?;
     let base = open_base(&parts.objects, entry.as_deref())?;
     let epoch = history.state().epoch;
     prepare_instance(&parts.setup, &parts.node, (epoch, entry.as_deref()), base.as_ref())?;
@@ -208,7 +205,13 @@ pub(super) fn prepare_instance(
     let identity = EngineIdentity { fs: setup.name.id, epoch: Epoch(epoch) };
     let made = create_instance(&InstanceDirs::new(&setup.instance_dir), node, identity, as_base(base).as_ref());
     match made {
-        Ok(()) | Err(FsError::Exists) => Ok(()),
+        Ok(()) => Ok(()),
+        // An earlier attempt of the same reign made it.
+        Err(FsError::Exists) if identity_of(node)? == Some(identity) => Ok(()),
+        Err(FsError::Exists) => Err(AgentError::Role {
+            what: format!("the local files are those of another reign than epoch {epoch}"),
+            hint: Some(format!("mount {}@latest with another state directory, and promote that", setup.name.tag)),
+        }),
         Err(error) => Err(error.into()),
     }
 }
@@ -230,15 +233,24 @@ pub(super) fn slave(setup: AgentSetup, selector: &SnapshotSelector) -> Result<Ar
     let parts = Parts::open(setup)?;
     let history = parts.history()?;
     let entry = select(&parts, &history, selector)?;
-    if let Some(feature) = unknown_feature(&entry.features, AccessMode::ReadOnly) {
-        let object = format!("snapshot {}", entry.id);
-        return Err(ConfigError::UnknownFeature { object, feature: feature.to_owned() }.into());
-    }
+    check_snapshot_features(Some(&entry), AccessMode::ReadOnly)?;
     let base = open_base(&parts.objects, Some(&entry))?;
     let stack = Arc::new(Stack::read_only(as_base(base.as_ref())));
     let epoch = history.state().epoch;
     let start = Start { epoch, confirmed: true, entry: Some(entry), base, history: Some(history) };
     Ok(parts.agent(Role::Slave, Arc::new(Fs::read_only(stack, system_clock())), start))
+}
+
+/// Refuses a snapshot that needs what this version does not know.
+pub(super) fn check_snapshot_features(entry: Option<&SnapshotEntry>, mode: AccessMode) -> Result<(), AgentError> {
+    let Some(entry) = entry else { return Ok(()) };
+    match unknown_feature(&entry.features, mode) {
+        None => Ok(()),
+        Some(feature) => {
+            let object = format!("snapshot {}", entry.id);
+            Err(ConfigError::UnknownFeature { object, feature: feature.to_owned() }.into())
+        }
+    }
 }
 
 fn select(parts: &Parts, history: &History, selector: &SnapshotSelector) -> Result<Arc<SnapshotEntry>, AgentError> {

@@ -1,9 +1,10 @@
 //! Promotion: a mounted slave becomes the master.
 
-use super::open::{as_base, engine_setup, open_base, prepare_instance};
-use super::{Agent, blocking};
+use super::open::{as_base, check_snapshot_features, engine_setup, open_base, prepare_instance};
+use super::{Agent, blocking, rows};
 use crate::error::AgentError;
 use crate::status::Role;
+use cloud_mgmt::config::AccessMode;
 use kvfs::engine::Engine;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub(super) async fn promote(agent: &Arc<Agent>, epoch: u32) -> Result<u32, Agent
         let hint = Some(format!("mount {tag}@latest with another state directory, and promote that"));
         return Err(AgentError::Role { what, hint });
     }
+    let ready = Arc::clone(agent);
+    blocking(move || prepare_reign(&ready)).await?;
     // Cut off in the middle, the intent stays on disk, and the next attempt finds out what became of it.
     let append = tokio::time::timeout(ANSWER_WITHIN, agent.appender.promote(epoch)).await;
     let waited = || AgentError::TimedOut { what: format!("promotion to epoch {}", epoch + 1), seconds: 8 };
@@ -31,6 +34,19 @@ pub(super) async fn promote(agent: &Arc<Agent>, epoch: u32) -> Result<u32, Agent
     fail::fail_point!("toa::promote::after_epoch");
     let agent = Arc::clone(agent);
     blocking(move || begin_reign(&agent, epoch + 1)).await
+}
+
+/// Whether this node could reign, before it takes the reign from anybody: formats, room for the index.
+fn prepare_reign(agent: &Arc<Agent>) -> Result<(), AgentError> {
+    agent.setup.config.check_features(AccessMode::ReadWrite)?;
+    let history = agent.setup.runtime.block_on(agent.appender.ledger().history())?;
+    rows::check_tip(&agent.node, &history)?;
+    let newest = history.newest_snapshot().map(|published| published.snapshot);
+    check_snapshot_features(newest.as_deref(), AccessMode::ReadWrite)?;
+    match open_base(&agent.objects, newest.as_deref())? {
+        Some(base) => Ok(base.make_local()?),
+        None => Ok(()),
+    }
 }
 
 /// The ledger says that this node is master of `epoch`: its base is the newest snapshot below.
@@ -44,8 +60,12 @@ fn begin_reign(agent: &Arc<Agent>, epoch: u32) -> Result<u32, AgentError> {
     let stack = Arc::clone(agent.fs.stack());
     let mut tiers = stack.load().duplicate();
     tiers.base = as_base(base.as_ref());
-    stack.swap(tiers);
-    let engine = Engine::open(engine_setup(&agent.setup, &agent.node, stack))?;
+    let shown_before = stack.swap(tiers);
+    let opened = Engine::open(engine_setup(&agent.setup, &agent.node, Arc::clone(&stack)));
+    let engine = opened.inspect_err(|_| {
+        // The slave goes on as it was, and nothing keeps the files of the failed attempt open.
+        stack.swap(shown_before.duplicate());
+    })?;
     agent.fs.attach(engine);
     *agent.run_base.lock() = base;
     {

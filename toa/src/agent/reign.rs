@@ -4,7 +4,7 @@ use super::Agent;
 use super::rows::{self, DeposedRow};
 use crate::error::AgentError;
 use crate::status::Role;
-use cloud_mgmt::ledger::{LedgerErrorKind, Reign};
+use cloud_mgmt::ledger::{LedgerError, LedgerErrorKind, Reign};
 
 impl Agent {
     /// Makes sure of the reign: after a restart once by a record of this process life, from then on by reading.
@@ -15,28 +15,39 @@ impl Agent {
         };
         let runtime = &self.setup.runtime;
         if !confirmed {
-            let resumed = runtime.block_on(self.appender.resume_epoch(epoch));
-            self.heard(resumed.map(|_| ()).map_err(AgentError::from))?;
+            // Before anything is written there: is it the ledger that this node knows?
+            let read = async { self.appender.ledger().history().await.map_err(AgentError::from) };
+            let history = runtime.block_on(self.worker.unless_stopped(read));
+            let checked = history.and_then(|history| rows::check_tip(&self.node, &history));
+            self.heard(checked)?;
+            let resume = async { self.appender.resume_epoch(epoch).await.map_err(AgentError::from) };
+            let resumed = runtime.block_on(self.worker.unless_stopped(resume));
+            self.heard(resumed.map(|_| ()))?;
             self.state.lock().confirmed = true;
             tracing::info!(epoch, "the ledger confirms this master");
         }
-        let reign = runtime.block_on(self.appender.check_reign());
-        let reign = self.heard(reign.map_err(AgentError::from))?;
-        self.state.lock().history = Some(runtime.block_on(self.appender.ledger().known()));
+        let check = async { self.appender.check_reign().await.map_err(AgentError::from) };
+        let reign = self.heard(runtime.block_on(self.worker.unless_stopped(check)))?;
+        let history = runtime.block_on(self.appender.ledger().known());
+        rows::check_tip(&self.node, &history)?;
+        let fs = history.fs().to_string();
+        self.state.lock().history = Some(history);
         match reign {
             Reign::Mine { .. } => Ok(()),
             Reign::Deposed { by } => {
-                let reason = match by {
+                let reason = match &by {
                     Some(by) => format!(
                         "deposed: epoch {} was taken by node {} at {:.0}; changes that were not published are kept here",
                         by.epoch, by.host, by.since
                     ),
                     None => "deposed: the ledger knows no master".to_owned(),
                 };
-                self.depose(&reason)
+                self.depose(&reason)?;
+                Err(LedgerError::Deposed { by: by.map(Box::new) }.into())
             }
             Reign::Deleted(deletion) => {
-                self.depose(&format!("the filesystem was deleted at {:.0}: {}", deletion.time, deletion.reason))
+                self.depose(&format!("the filesystem was deleted at {:.0}: {}", deletion.time, deletion.reason))?;
+                Err(LedgerError::Deleted { fs, deletion: Box::new(deletion) }.into())
             }
         }
     }
@@ -54,7 +65,9 @@ impl Agent {
                     self.depose(&error.to_string())?;
                 }
                 let mut state = self.state.lock();
-                state.store_reachable = Some(!error.is_transient());
+                if error.is_of_store() {
+                    state.store_reachable = Some(!error.is_transient());
+                }
                 state.problem = Some(error.to_string());
             }
         }

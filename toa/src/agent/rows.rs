@@ -1,16 +1,56 @@
 //! The agent's rows in the node store.
 
+use crate::error::AgentError;
 use async_trait::async_trait;
-use cloud_mgmt::ledger::{Intent, IntentError, IntentStore};
+use cloud_mgmt::ledger::{History, Intent, IntentError, IntentStore};
+use kvfs::FsError;
 use kvfs::node::{NodeChanges, NodeStore};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// The manifest of the base under the local layers; absent: the empty base.
 pub const BASE: &str = "agent/base";
 /// Set once this node found itself deposed.
 pub const DEPOSED: &str = "agent/deposed";
 const INTENT: &str = "agent/intent";
+/// Who this instance is in the ledger: two instances of one machine are two nodes there.
+const NODE: &str = "agent/node";
+/// The end of the ledger as this instance saw it last.
+const TIP: &str = "agent/tip";
+
+/// The instance's id in the ledger, made at its first use.
+pub fn node_id(node: &NodeStore) -> Result<Uuid, FsError> {
+    if let Some(id) = node.get(NODE)? {
+        return Ok(id);
+    }
+    let id = Uuid::new_v4();
+    node.persist_row(NODE, &id)?;
+    Ok(id)
+}
+
+/// The end of a ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Tip {
+    seq: u64,
+    hash: String,
+}
+
+/// Refuses a ledger that goes back behind what this instance has seen (an empty or older copy of the store), and
+/// remembers its end.
+pub fn check_tip(node: &NodeStore, history: &History) -> Result<(), AgentError> {
+    let now = Tip { seq: history.tail_seq().0, hash: history.tail_hash().to_owned() };
+    let seen: Option<Tip> = node.get(TIP)?;
+    if let Some(seen) = &seen
+        && (now.seq < seen.seq || (now.seq == seen.seq && now.hash != seen.hash))
+    {
+        return Err(AgentError::LedgerWentBack { fs: history.fs().to_string(), seen: seen.seq, found: now.seq });
+    }
+    if seen.as_ref() != Some(&now) {
+        node.persist_row(TIP, &now)?;
+    }
+    Ok(())
+}
 
 /// Who deposed this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,13 +5,18 @@ use crate::base::RunBase;
 use crate::error::AgentError;
 use crate::snapshot::{Event, Job};
 use crate::status::SnapshotState;
-use cloud_mgmt::ledger::{LedgerErrorKind, SnapshotEntry};
+use cloud_mgmt::ledger::{LedgerError, LedgerErrorKind, Reign, SnapshotEntry};
 use futures::StreamExt;
 use futures::stream;
 use kvfs::node::NodeChanges;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use uuid::Uuid;
+
+/// Pauses between attempts while a full proxy waits for the store.
+const SEND_PAUSE_MIN: Duration = Duration::from_millis(500);
+const SEND_PAUSE_MAX: Duration = Duration::from_secs(15);
 
 impl Agent {
     /// Takes a collected snapshot to its end, from wherever it stands.
@@ -93,13 +98,58 @@ impl Agent {
             }
             Ok(())
         };
-        let done = self.setup.runtime.block_on(self.worker.unless_stopped(all));
+        let watched = async {
+            tokio::select! {
+                done = all => done,
+                lost = self.watch_reign() => Err(lost),
+            }
+        };
+        let done = self.setup.runtime.block_on(self.worker.unless_stopped(watched));
         self.state.lock().sending = 0;
         self.heard(done)
     }
 
+    /// Ends when this node does not reign any more: long uploads must not hide it.
+    async fn watch_reign(&self) -> AgentError {
+        loop {
+            tokio::time::sleep(self.setup.options.check_interval).await;
+            match self.appender.check_reign().await {
+                Ok(Reign::Deposed { by }) => return LedgerError::Deposed { by: by.map(Box::new) }.into(),
+                Ok(Reign::Deleted(deletion)) => {
+                    let fs = self.setup.name.to_string();
+                    return LedgerError::Deleted { fs, deletion: Box::new(deletion) }.into();
+                }
+                Ok(Reign::Mine { .. }) => {}
+                // The uploads themselves tell whether the store is there.
+                Err(error) => tracing::debug!(%error, "the ledger could not be read during an upload"),
+            }
+        }
+    }
+
+    /// Sends everything that is staged, to make room in the proxy. An outage is waited out: packing anew would send it
+    /// all again.
+    pub(super) fn send_staged(&self) -> Result<(), AgentError> {
+        let mut pause = SEND_PAUSE_MIN;
+        for (name, _) in self.proxy.staged() {
+            while let Err(error) = self.confirm_reign().and_then(|()| self.send_now(&name)) {
+                if !error.is_transient() || matches!(error, AgentError::Stopping) {
+                    return Err(error);
+                }
+                tracing::warn!(%error, "the proxy is full, and waits for the store");
+                let _ = self.heard::<()>(Err(error));
+                let nap = async {
+                    tokio::time::sleep(pause).await;
+                    Ok(())
+                };
+                self.setup.runtime.block_on(self.worker.unless_stopped(nap))?;
+                pause = (pause * 2).min(SEND_PAUSE_MAX);
+            }
+        }
+        Ok(())
+    }
+
     /// Sends one staged object and waits for it; its place in the proxy can be had from then on.
-    pub(super) fn send_now(&self, name: &str) -> Result<(), AgentError> {
+    fn send_now(&self, name: &str) -> Result<(), AgentError> {
         let sending = AtomicU64::new(0);
         self.setup.runtime.block_on(self.worker.unless_stopped(self.send(name, &sending)))?;
         Ok(self.proxy.uploaded(name)?)
@@ -143,22 +193,26 @@ impl Agent {
         Ok(())
     }
 
-    /// The published snapshot becomes the base.
+    /// The published snapshot becomes the base. Until that is done the job stays as it is, and is tried again.
     fn adopt(&self, job: &mut Job, entry: SnapshotEntry) -> Result<(), AgentError> {
         let base = Arc::new(RunBase::open(&self.objects, &entry)?);
         base.make_local()?;
-        job.step(Event::Published)?;
-        job.problem = None;
+        let mut done = job.clone();
+        done.step(Event::Published)?;
+        done.problem = None;
         let mut changes = NodeChanges::default();
         changes.put(rows::BASE, &entry)?;
-        self.jobs.end(job, &mut changes)?;
+        self.jobs.end(&done, &mut changes)?;
         fail::fail_point!("toa::snapshot::before_complete");
         if let Some(engine) = self.fs.engine() {
             engine.publish(Arc::clone(&base) as _, &changes)?;
         }
-        self.proxy.keep_only(&base.run_objects())?;
-        *self.run_base.lock() = Some(base);
+        *job = done;
+        *self.run_base.lock() = Some(Arc::clone(&base));
         self.state.lock().base = Some(Arc::new(entry));
+        if let Err(error) = self.proxy.keep_only(&base.run_objects()) {
+            tracing::warn!(%error, "runs that are not needed any more stay in the proxy");
+        }
         Ok(())
     }
 }

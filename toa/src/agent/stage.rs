@@ -9,7 +9,7 @@ use crate::collect::{
 };
 use crate::error::AgentError;
 use crate::pack::{PACK_BYTES_TARGET, PackSummary};
-use crate::proxy::{Proxy, ProxyError, ProxyErrorKind, StagedFile};
+use crate::proxy::{ProxyError, ProxyErrorKind, StagedFile};
 use crate::run::{FileNodes, RunCursor, RunSummary, RunWriter, Tree};
 use crate::snapshot::Job;
 use crate::snapshot::job::JobObject;
@@ -24,6 +24,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use uuid::Uuid;
 
+/// Packs of a snapshot of everything, at most, by the size of the packs.
+const PACKS_PER_SNAPSHOT: u64 = 400;
+/// Names of dead packs in a manifest; of more, the rest is found by the listing of names only.
+const PACKS_DEAD_MAX: usize = 400;
 /// Room that a run reserves before its size is known, bytes.
 const RUN_ROOM_BYTES: u64 = 1 << 20;
 /// A pack may become this much larger than its target.
@@ -51,6 +55,10 @@ impl Agent {
         });
         let run_entry = run.commit()?;
         job.objects = packs.objects;
+        for object in &mut job.objects {
+            // Some may have left early, to make room.
+            object.sent = self.proxy.staged_path(&object.name).is_none();
+        }
         job.objects.push(JobObject { name: run_entry.object.clone(), size: run_entry.size, sent: false });
         let uploaded = job.objects.iter().map(|o| o.size).sum();
         let runs = std::iter::once(run_entry).chain(kept).collect();
@@ -71,7 +79,7 @@ impl Agent {
             uploaded,
             runs,
             packs_new: packs.entries,
-            packs_dead: packs_dead.into_iter().map(|dead| dead.object).collect(),
+            packs_dead: packs_dead.into_iter().take(PACKS_DEAD_MAX).map(|dead| dead.object).collect(),
             runs_dead,
             features: Vec::new(),
         }));
@@ -85,7 +93,7 @@ impl Agent {
         packs: &mut ProxyPacks<'_>,
         parent: Option<&SnapshotEntry>,
     ) -> Result<StagedRun, AgentError> {
-        let mut run = StagedRunFile::create(&self.proxy, packs.naming.run(0), (changes.xid_from(), changes.xid()))?;
+        let mut run = StagedRunFile::create(self, packs.naming.run(0), (changes.xid_from(), changes.xid()))?;
         let input = CollectInput {
             changes,
             base,
@@ -98,11 +106,30 @@ impl Agent {
         Ok(StagedRun { run: run.finish()?, collected })
     }
 
+    /// Tries; when the proxy is full, sends what is complete and tries once more. Also where long work hears that the
+    /// agent is being stopped.
+    fn with_room<T>(&self, mut run: impl FnMut() -> Result<T, ProxyError>) -> Result<T, CollectError> {
+        let stop = |error: AgentError| CollectError::sink("making room in the proxy", error);
+        if self.worker.is_stopping() {
+            return Err(stop(AgentError::Stopping));
+        }
+        match run() {
+            Err(error) if error.kind() == ProxyErrorKind::NoSpace => {
+                self.send_staged().map_err(stop)?;
+                run()
+            }
+            done => done,
+        }
+        .map_err(|error| CollectError::sink("staging", error))
+    }
+
     /// Packs that fit a small proxy several times. A large file is one member as long as the proxy can hold it, so that
     /// plain tar restores it whole.
     fn limits(&self) -> Limits {
         let proxy_bytes = self.setup.options.proxy_max_bytes;
-        let pack_bytes_target = PACK_BYTES_TARGET.min(proxy_bytes / 8).max(1 << 20);
+        // A manifest names every new pack, and has a limit: the packs of a large filesystem are larger.
+        let enough = self.fs.engine().map_or(0, |engine| engine.totals().bytes / PACKS_PER_SNAPSHOT);
+        let pack_bytes_target = PACK_BYTES_TARGET.max(enough).min(proxy_bytes / 8).max(1 << 20);
         Limits { pack_bytes_target, member_bytes_max: (proxy_bytes / 4).max(pack_bytes_target) }
     }
 
@@ -129,7 +156,7 @@ impl Agent {
         let mut inputs: Vec<RunRecords<'_>> = vec![records(&newest)];
         inputs.extend(trees.iter().take(taken - 1).map(records));
         let xids = (Xid(oldest), staged.run.summary.xid);
-        let mut merged = StagedRunFile::create(&self.proxy, naming.run(1), xids)?;
+        let mut merged = StagedRunFile::create(self, naming.run(1), xids)?;
         merge_runs(inputs, bottom, &mut merged)?;
         let dead = replaced.iter().map(|run| run.object.clone()).collect();
         Ok(Some(Merged { run: merged.finish()?, kept: kept.to_vec(), dead }))
@@ -181,27 +208,6 @@ impl<'a> ProxyPacks<'a> {
     fn new(agent: &'a Agent, naming: Naming) -> Self {
         Self { agent, naming, current: None, entries: Vec::new(), objects: Vec::new() }
     }
-
-    /// Tries; when the proxy is full, sends what is complete and tries once more.
-    fn with_room<T>(&mut self, mut run: impl FnMut(&mut Self) -> Result<T, ProxyError>) -> Result<T, CollectError> {
-        let full = |error| CollectError::sink("staging a pack", error);
-        match run(self) {
-            Err(error) if error.kind() == ProxyErrorKind::NoSpace && self.objects.iter().any(|o| !o.sent) => {
-                self.send_early().map_err(|error| CollectError::sink("sending a pack early", error))?;
-                run(self).map_err(full)
-            }
-            done => done.map_err(full),
-        }
-    }
-
-    fn send_early(&mut self) -> Result<(), AgentError> {
-        self.agent.confirm_reign()?;
-        for object in self.objects.iter_mut().filter(|object| !object.sent) {
-            self.agent.send_now(&object.name)?;
-            object.sent = true;
-        }
-        Ok(())
-    }
 }
 
 impl PackSink for ProxyPacks<'_> {
@@ -209,14 +215,15 @@ impl PackSink for ProxyPacks<'_> {
         let room = PACK_BYTES_TARGET * PACK_SLACK.0 / PACK_SLACK.1;
         let room = room.min(self.agent.proxy.usage().max / 4);
         let name = self.naming.pack(pack);
-        let staged = self.with_room(|packs| packs.agent.proxy.stage(&name, room))?;
+        let staged = self.agent.with_room(|| self.agent.proxy.stage(&name, room))?;
         let path = staged.path().to_owned();
         self.current = Some(staged);
         Ok(path)
     }
 
     fn growing(&mut self, bytes: u64) -> Result<(), CollectError> {
-        self.with_room(|packs| packs.current.as_mut().map_or(Ok(()), |staged| staged.ensure_room(bytes)))
+        let Some(staged) = self.current.as_mut() else { return Ok(()) };
+        self.agent.with_room(|| staged.ensure_room(bytes))
     }
 
     fn object(&self, pack: PackNo) -> String {
@@ -236,7 +243,8 @@ impl PackSink for ProxyPacks<'_> {
 }
 
 /// A run that is being written into the proxy.
-struct StagedRunFile {
+struct StagedRunFile<'a> {
+    agent: &'a Agent,
     file: StagedFile,
     writer: RunWriter,
 }
@@ -261,11 +269,11 @@ struct StagedRun {
     collected: Collected,
 }
 
-impl StagedRunFile {
-    fn create(proxy: &Arc<Proxy>, object: String, xids: (Xid, Xid)) -> Result<Self, AgentError> {
-        let file = proxy.stage(&object, RUN_ROOM_BYTES)?;
+impl<'a> StagedRunFile<'a> {
+    fn create(agent: &'a Agent, object: String, xids: (Xid, Xid)) -> Result<Self, AgentError> {
+        let file = agent.with_room(|| agent.proxy.stage(&object, RUN_ROOM_BYTES))?;
         let writer = RunWriter::create(file.path(), xids.0, xids.1)?;
-        Ok(Self { file, writer })
+        Ok(Self { agent, file, writer })
     }
 
     fn finish(self) -> Result<FinishedRun, AgentError> {
@@ -283,9 +291,9 @@ impl FinishedRun {
     }
 }
 
-impl RecordSink for StagedRunFile {
+impl RecordSink for StagedRunFile<'_> {
     fn push(&mut self, key: &[u8], value: &[u8]) -> Result<(), CollectError> {
-        self.file.ensure_room(self.writer.size()).map_err(|error| CollectError::sink("staging the run", error))?;
+        self.agent.with_room(|| self.file.ensure_room(self.writer.size() + RUN_ROOM_BYTES))?;
         self.writer.push(key, value).map_err(|error| CollectError::sink("writing the run", error))
     }
 }

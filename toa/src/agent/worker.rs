@@ -4,7 +4,9 @@ use super::Agent;
 use crate::error::AgentError;
 use crate::snapshot::{Event, Job};
 use crate::status::{Role, SnapshotState};
+use cloud_mgmt::ledger::LedgerError;
 use parking_lot::{Condvar, Mutex};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -122,7 +124,15 @@ impl Agent {
         let mut known = self.jobs.ended()?;
         known.extend(self.jobs.open()?);
         let epoch = self.state.lock().epoch;
-        for pending in engine.pending_snapshots() {
+        let waiting = engine.pending_snapshots();
+        for job in self.jobs.open()? {
+            if job.state == SnapshotState::Queued && !waiting.iter().any(|pending| pending.request.id == job.id) {
+                self.jobs.forget(&job)?;
+            }
+        }
+        let persisted = engine.persisted_xid();
+        // I2: what power loss could still take back does not exist yet.
+        for pending in waiting.into_iter().filter(|pending| pending.xid <= persisted) {
             let found = known.iter().find(|job| job.id == pending.request.id);
             if found.is_none() {
                 fail::fail_point!("toa::snapshot::queued");
@@ -141,12 +151,16 @@ impl Agent {
 
     /// Records what went wrong with a job; what can never work is given up, and said so.
     fn put_off(&self, mut job: Job, error: AgentError) -> Result<(), AgentError> {
-        if matches!(error, AgentError::Stopping) {
-            return Err(error);
+        if matches!(error, AgentError::Stopping) || self.worker.is_stopping() {
+            return Err(AgentError::Stopping);
         }
         job.attempts += 1;
         job.problem = Some(error.to_string());
-        let hopeless = !error.is_transient() && self.state.lock().role == Role::Master;
+        let is_master = self.state.lock().role == Role::Master;
+        // From the upload on it may be official, whatever this node heard: it is never given up then.
+        let may_be_official = job.state == SnapshotState::Uploading
+            && !matches!(&error, AgentError::Ledger(LedgerError::TooLarge { .. }));
+        let hopeless = !error.is_transient() && is_master && !may_be_official;
         if hopeless {
             tracing::error!(snapshot = %job.id, %error, "the snapshot failed");
             job.step(Event::GivenUp)?;
@@ -179,7 +193,11 @@ fn work_loop(agent: &Weak<Agent>) {
             agent.worker.wake();
             continue;
         }
-        pause = match agent.work() {
+        let work = || agent.work();
+        // A panic must not end the watch over the reign.
+        let done = catch_unwind(AssertUnwindSafe(work))
+            .unwrap_or_else(|_| Err(AgentError::Internal("the snapshot thread met a bug".into())));
+        pause = match done {
             Ok(()) => None,
             Err(AgentError::Stopping) => return,
             Err(error) => {

@@ -17,6 +17,9 @@ const JOBS: &str = "job/";
 /// Rows of snapshots that ended here, so that they can be told without the bucket.
 const ENDED: &str = "ended/";
 
+/// Ended snapshots that are remembered here; the ledger knows all.
+const ENDED_MAX: usize = 100;
+
 /// An object of a snapshot, in the proxy or in the bucket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobObject {
@@ -55,6 +58,8 @@ pub struct Job {
     pub attempts: u32,
     /// What went wrong last.
     pub problem: Option<String>,
+    /// Bytes that it took in the bucket, once it ended.
+    pub uploaded: u64,
 }
 
 /// A time of the journal as the rest of the world writes it.
@@ -79,6 +84,7 @@ impl Job {
             manifest: None,
             attempts: 0,
             problem: None,
+            uploaded: 0,
         }
     }
 
@@ -94,7 +100,6 @@ impl Job {
     /// What people see of it.
     pub fn status(&self) -> SnapshotStatus {
         let sum = |sent_only: bool| self.objects.iter().filter(|o| o.sent || !sent_only).map(|o| o.size).sum();
-        let complete = self.state == SnapshotState::Complete;
         SnapshotStatus {
             id: self.id,
             name: self.name.clone(),
@@ -102,9 +107,9 @@ impl Job {
             requested: self.requested,
             xid: self.xid,
             epoch: self.epoch,
-            bytes_total: sum(false),
-            bytes_done: sum(true),
-            uploaded: if complete { sum(false) } else { 0 },
+            bytes_total: self.uploaded.max(sum(false)),
+            bytes_done: self.uploaded.max(sum(true)),
+            uploaded: self.uploaded,
             attempts: self.attempts,
             problem: self.problem.clone(),
         }
@@ -142,10 +147,23 @@ impl JobRows {
         Ok(self.node.persist_row(&format!("{JOBS}{}", job.row()), job)?)
     }
 
-    /// Moves jobs to those that ended, together with other changes.
+    /// Moves a job to those that ended, together with other changes; the oldest of many are forgotten.
     pub fn end(&self, job: &Job, changes: &mut NodeChanges) -> Result<(), AgentError> {
+        let uploaded = if job.state == SnapshotState::Complete { job.objects.iter().map(|o| o.size).sum() } else { 0 };
+        let ended = Job { objects: Vec::new(), manifest: None, uploaded, ..job.clone() };
         changes.remove(&format!("{JOBS}{}", job.row()));
-        changes.put(&format!("{ENDED}{}", job.row()), job)?;
+        changes.put(&format!("{ENDED}{}", job.row()), &ended)?;
+        let known = self.ended()?;
+        for old in known.iter().take(known.len().saturating_sub(ENDED_MAX)) {
+            changes.remove(&format!("{ENDED}{}", old.row()));
+        }
         Ok(())
+    }
+
+    /// Forgets a job that never was: its journal record did not survive a power loss.
+    pub fn forget(&self, job: &Job) -> Result<(), AgentError> {
+        let mut changes = NodeChanges::default();
+        changes.remove(&format!("{JOBS}{}", job.row()));
+        Ok(self.node.persist(&changes)?)
     }
 }

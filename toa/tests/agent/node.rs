@@ -48,7 +48,6 @@ impl Bucket {
             name: self.name.clone(),
             config,
             instance_dir: dir,
-            node,
             host: format!("host-{node}"),
             options: AgentOptions {
                 check_interval: Duration::from_millis(50),
