@@ -228,16 +228,18 @@ fn write_until_killed(
     let writers: Vec<_> = (0..2)
         .map(|writer| {
             let (stop, durable, top) = (stop.clone(), durable.clone(), mount.dir().to_owned());
-            thread::spawn(move || {
+            thread::spawn(move || -> Result<()> {
                 for index in 0.. {
                     let name = format!("r{round} w{writer} f{index}");
                     let content = name.repeat(1 + index * 37 % 3000).into_bytes();
-                    // An error is the kill; before it, nothing may fail.
-                    match write_durable(&top.join(&name), &content) {
-                        Ok(()) => drop(lock(&durable).map(|mut known| known.insert(name, content))),
-                        Err(error) if !stop.load(Ordering::Acquire) => return Err(error),
-                        Err(_) => return Ok(()),
+                    let written = write_durable(&top.join(&name), &content);
+                    // From here on a success may be one of the bare directory under the mount that was killed.
+                    if stop.load(Ordering::Acquire) {
+                        return Ok(());
                     }
+                    // An error is the kill; before it, nothing may fail.
+                    written?;
+                    lock(&durable)?.insert(name, content);
                 }
                 Ok(())
             })

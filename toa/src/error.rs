@@ -190,7 +190,7 @@ impl AgentError {
         match self {
             Self::Ledger(error) => error.hint(),
             Self::Role { hint, .. } => hint.clone(),
-            Self::NoSnapshot { fs, .. } => Some(format!("cbfs snapshot list {fs}")),
+            Self::NoSnapshot { fs, .. } => Some(format!("cbfs show {fs} lists its snapshots")),
             Self::Held { fs, epoch, .. } => {
                 Some(format!("mount {fs}@latest read-only, then: cbfs promote {fs} --epoch {epoch}"))
             }

@@ -79,7 +79,9 @@ impl DirStore {
         let kind = kind_of(error);
         let (kind, detail) = match (kind, root_is_there) {
             (StoreErrorKind::NotFound, RootIsThere::No) => {
-                (StoreErrorKind::NoBucket, format!("the directory {} does not exist", self.url))
+                // The store itself is what is missing, whatever was asked of it.
+                let detail = "the directory does not exist";
+                return StoreError::new(StoreErrorKind::NoBucket, subject.operation, &self.url, detail);
             }
             (StoreErrorKind::NotFound, RootIsThere::Yes) => (kind, "no such object".to_owned()),
             _ => (kind, format!("{error} (in {})", self.url)),
