@@ -22,7 +22,11 @@ pub fn open(path: &Path, tables: u32) -> Result<LocalEnv, FsError> {
     options.map_size(MAP_BYTES).max_dbs(tables).max_readers(READERS_MAX);
     // SAFETY: the files lie in an instance directory that one process holds under a lock, and nothing but LMDB changes
     // or truncates them while they are mapped.
-    unsafe { options.open(path) }.map_err(|error| failed(path, &error))
+    let env = unsafe { options.open(path) }.map_err(|error| failed(path, &error))?;
+    // A commit that failed in an earlier life may have left pages that are on the disk in another state than in the page
+    // cache; the next transaction must not build on what a loss of power would take back.
+    env.force_sync().map_err(|error| failed(path, &error))?;
+    Ok(env)
 }
 
 /// An LMDB failure on the environment at `path`, as the application sees it.

@@ -206,15 +206,22 @@ impl DataStore {
     }
 
     /// Reads `out.len()` bytes, `within` bytes into the blob. Checked if that is the whole blob; a part of a blob is as
-    /// the disk gives it.
+    /// the disk gives it, as long as no flush has failed: from then on what is read may never have reached the disk, and
+    /// the whole blob is checked each time.
     pub fn read(&self, blob: &BlobRef, within: u32, out: &mut [u8]) -> Result<(), DataError> {
         let beyond = DataError::Beyond { within, bytes: out.len(), len: blob.len };
         if u64::from(within) + out.len() as u64 > u64::from(blob.len) {
             return Err(beyond);
         }
+        let whole = out.len() as u64 == u64::from(blob.len);
+        if !whole && self.flushed.has_failed() {
+            let bytes = self.read_all(blob)?;
+            let part = bytes.get(within as usize..within as usize + out.len()).ok_or(beyond)?;
+            out.copy_from_slice(part);
+            return Ok(());
+        }
         let file = self.file(blob)?;
         let got = file.read_at(out, u64::from(blob.offset) + u64::from(within)).map_err(DataError::from_io("read"))?;
-        let whole = out.len() as u64 == u64::from(blob.len);
         if got < out.len() || (whole && crc32c::crc32c(out) != blob.crc) {
             return Err(DataError::Corrupt(*blob));
         }
@@ -231,10 +238,17 @@ impl DataStore {
         Ok(out.into())
     }
 
-    /// Bytes of an earlier process life that are read back after a kill may be in the page cache only: the next flush
-    /// makes them durable too.
+    /// Reads back the bytes of an earlier process life, checked, as the disk has them: after a failed flush the page cache
+    /// may say otherwise. After a kill they may be in the page cache only, so the next flush makes them durable too.
     pub fn adopt(&self, blob: &BlobRef) -> Result<(), DataError> {
+        let is_new = !self.segments.lock().dirty.contains_key(&blob.segment);
+        if is_new {
+            self.file(blob)?.forget_cache().map_err(DataError::from_io("read back"))?;
+            // Its header is read again too.
+            self.open.write().remove(&blob.segment);
+        }
         let file = self.file(blob)?;
+        self.read_all(blob)?;
         let mut segments = self.segments.lock();
         segments.dirty.insert(blob.segment, file);
         segments.names_dirty = true;

@@ -72,7 +72,8 @@ impl Engine {
             if prepared.is_none() {
                 *prepared = Some(prepare(&self.data, &frozen.overlay)?);
             }
-            write(&self.data, &top, prepared.as_deref().unwrap_or_default(), &frozen.mark)?;
+            flush_spilled(&self.data).map_err(|error| self.poison(error))?;
+            write(&top, prepared.as_deref().unwrap_or_default(), &frozen.mark)?;
         }
         let next = if frozen.mark.seal.is_some() { Some(open_next(&self.dirs.layers(), &top)?) } else { None };
         drop(tiers);
@@ -115,9 +116,7 @@ pub(super) fn prepare(data: &DataStore, overlay: &Overlay) -> FsResult<Vec<Found
 }
 
 /// Brings prepared entries into the top layer: durable on return. Touches no journal.
-pub(super) fn write(data: &DataStore, top: &Layer, entries: &[Found], mark: &CheckpointMark) -> FsResult<()> {
-    // What leaves the journal is flushed at its new place before LMDB names it.
-    data.flush()?;
+pub(super) fn write(top: &Layer, entries: &[Found], mark: &CheckpointMark) -> FsResult<()> {
     let mut writer = top.checkpoint()?;
     for (key, (xid, value)) in entries {
         writer.put(key, *xid, value)?;
@@ -126,6 +125,12 @@ pub(super) fn write(data: &DataStore, top: &Layer, entries: &[Found], mark: &Che
     writer.commit(mark.clone())?;
     fail::fail_point!("kvfs::checkpoint::after_commit");
     Ok(())
+}
+
+/// What leaves the journal is flushed at its new place before LMDB names it.
+pub(super) fn flush_spilled(data: &DataStore) -> FsResult<()> {
+    fail::fail_point!("kvfs::checkpoint::unflushed", |_| Ok(()));
+    Ok(data.flush()?)
 }
 
 /// Moves inline bytes to a data segment, unless they are few: neighbours in one piece.

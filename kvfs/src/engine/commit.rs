@@ -81,9 +81,12 @@ impl Engine {
 
     /// Everything acknowledged before the call survives power loss on return (I1).
     pub fn flush(&self) -> FsResult<Xid> {
-        // The order of the two does not matter: checksums tell a record whose bytes did not make it.
+        // For what comes of a power loss the order of the two does not matter: checksums tell a record whose bytes did not
+        // make it. But the journal may only call durable what was written before the data was flushed.
+        let goal = self.journal.last();
         self.data.flush().map_err(|error| self.poison(error.into()))?;
-        self.journal.flush().map_err(|error| self.poison(error.into()))
+        self.journal.flush_behind(goal).map_err(|error| self.poison(error.into()))?;
+        Ok(goal)
     }
 
     /// A failed flush is final: what the page cache says now may not be what the disk holds.
@@ -92,10 +95,7 @@ impl Engine {
             let reason = format!("flushing to the local disk failed: {error}");
             tracing::error!(%error, "flushing to the local disk failed");
             if self.read_only.load().is_none() {
-                self.read_only.store(Some(Arc::new(reason.clone())));
-            }
-            if let Err(error) = self.node.persist_row(super::POISONED_ROW, &reason) {
-                tracing::error!(%error, "the failure could not be recorded");
+                self.read_only.store(Some(Arc::new(reason)));
             }
             self.notify();
         }

@@ -112,8 +112,6 @@ impl InstanceDirs {
 
 /// Row of the node store: which instance this is. Its presence says that the instance was made completely.
 pub(crate) const IDENTITY_ROW: &str = "engine/identity";
-/// Row of the node store: set when a flush failed, so that no restart trusts the page cache.
-pub(crate) const POISONED_ROW: &str = "engine/poisoned";
 
 /// What changes with every record.
 struct CommitState {
@@ -178,7 +176,7 @@ impl Engine {
     }
     /// The last record that survives power loss.
     pub fn persisted_xid(&self) -> Xid {
-        self.journal.persisted()
+        self.journal.whole()
     }
     /// Sums over the tree.
     pub fn totals(&self) -> Totals {

@@ -4,7 +4,7 @@ use super::Engine;
 use crate::base::Base;
 use crate::error::FsResult;
 use crate::ids::Ino;
-use crate::layer::{self, Layer};
+use crate::layer::Layer;
 use crate::node::NodeChanges;
 use crate::schema::key::Parts;
 use crate::schema::{Key, Space, Value};
@@ -32,12 +32,7 @@ impl Engine {
             tiers.base = base;
             dropped = drop_published(tiers, published, kept);
         }));
-        for layer in dropped {
-            // It is published all the same; what is left of the directory goes at the next start.
-            if let Err(error) = layer::remove(layer.path()) {
-                tracing::warn!(%error, "a published layer could not be removed");
-            }
-        }
+        self.remove_layers(dropped);
         self.reclaim();
         drop(turn);
         Ok(())

@@ -8,7 +8,7 @@ use super::Engine;
 use super::publish::drop_published;
 use crate::error::FsResult;
 use crate::ids::SegmentNo;
-use crate::layer;
+use crate::layer::{self, Layer};
 use crate::stack::Tiers;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
@@ -23,6 +23,9 @@ pub(super) struct Retired {
     waiting: VecDeque<Waiting>,
     /// Tokens of lists of tiers that somebody may still read.
     readers: Vec<Weak<()>>,
+    /// Dropped layers whose directories are not removed yet, oldest first: a start would open them, so what they name
+    /// stays, and none goes before an older one.
+    layers: VecDeque<Arc<Layer>>,
 }
 
 struct Waiting {
@@ -35,8 +38,11 @@ impl Engine {
     pub(super) fn reclaim(&self) {
         let mut retired = self.retired.lock();
         self.free_unread(&mut retired);
+        retired.remove_layers();
         let waiting: BTreeSet<SegmentNo> = retired.waiting.iter().flat_map(|w| w.segments.iter().copied()).collect();
-        let unnamed: Vec<SegmentNo> = self.unnamed().into_iter().filter(|s| !waiting.contains(s)).collect();
+        let left: BTreeSet<SegmentNo> = retired.layers.iter().flat_map(|layer| layer.live_segments()).collect();
+        let is_free = |segment: &SegmentNo| !waiting.contains(segment) && !left.contains(segment);
+        let unnamed: Vec<SegmentNo> = self.unnamed().into_iter().filter(is_free).collect();
         if unnamed.is_empty() {
             return;
         }
@@ -79,7 +85,15 @@ impl Engine {
             let published = tiers.base.xid();
             dropped = drop_published(tiers, published, 0);
         }));
-        dropped.iter().try_for_each(|layer| layer::remove(layer.path()))
+        self.remove_layers(dropped);
+        Ok(())
+    }
+
+    /// Removes the directories of layers that are in no tier any more. The caller has the turn to checkpoint.
+    pub(super) fn remove_layers(&self, dropped: Vec<Arc<Layer>>) {
+        let mut retired = self.retired.lock();
+        retired.layers.extend(dropped);
+        retired.remove_layers();
     }
 
     /// Whether segments wait for their last reader.
@@ -109,11 +123,24 @@ impl Engine {
     }
 }
 
-/// Every segment that some tier names.
+impl Retired {
+    fn remove_layers(&mut self) {
+        while let Some(layer) = self.layers.front() {
+            if let Err(error) = layer::remove(layer.path()) {
+                tracing::warn!(%error, "a published layer could not be removed; it is tried again");
+                return;
+            }
+            self.layers.pop_front();
+        }
+    }
+}
+
+/// Every segment that some tier names, or will when its checkpoint is tried again.
 pub(super) fn named_segments(tiers: &Tiers) -> BTreeSet<SegmentNo> {
     let mut named = BTreeSet::new();
     named.extend(tiers.active.iter().flat_map(|overlay| overlay.segments()));
     named.extend(tiers.frozen.iter().flat_map(|frozen| frozen.overlay.segments()));
+    named.extend(tiers.frozen.iter().flat_map(|frozen| frozen.prepared_segments()));
     named.extend(tiers.layers.iter().flat_map(|layer| layer.live_segments()));
     named
 }

@@ -1,11 +1,10 @@
 //! Opening an engine: after a clean stop, a `kill -9` or a power loss.
 //!
 //! LMDB is consistent as it is; the journal's records behind it are applied again, up to the first one that is bad or
-//! whose bytes did not make it; what follows is void. Then everything is checkpointed once, and work begins.
+//! whose bytes did not make it; what follows is void. Then everything is checkpointed once, and work begins. The page cache
+//! is not believed: a flush may have failed in an earlier life, and what it should have written be there only.
 
-use super::{
-    CommitState, Engine, EngineOptions, IDENTITY_ROW, InstanceDirs, POISONED_ROW, checkpoint, publish, reclaim,
-};
+use super::{CommitState, Engine, EngineOptions, IDENTITY_ROW, InstanceDirs, checkpoint, publish, reclaim};
 use crate::apply::{Draft, apply};
 use crate::base::Totals;
 use crate::data::DataStore;
@@ -13,10 +12,10 @@ use crate::error::{FsError, FsResult};
 use crate::ids::{Epoch, Ino, Xid};
 use crate::journal::{Journal, JournalIdentity};
 use crate::layer::{self, CheckpointMark, Layer, Seal};
-use crate::node::{NodeChanges, NodeStore};
+use crate::node::NodeStore;
 use crate::op::{NewInode, Op, Payload, Record};
 use crate::schema::key::Parts;
-use crate::schema::{FileKind, Key, Space, Time};
+use crate::schema::{BlobRef, FileKind, Key, Space, Time};
 use crate::segment::FailureKind;
 use crate::stack::{Overlay, Stack, Tiers};
 use arc_swap::ArcSwapOption;
@@ -47,9 +46,6 @@ impl Engine {
         let EngineSetup { dirs, node, stack, owner, now, options } = setup;
         let missing = || FsError::io(format!("{}: the instance was never made completely", dirs.root().display()));
         let identity: super::EngineIdentity = node.get(IDENTITY_ROW)?.ok_or_else(missing)?;
-        if node.get::<String>(POISONED_ROW)?.is_some() {
-            forget_page_cache(&dirs)?;
-        }
         let base = Arc::clone(&stack.load().base);
         let layers = open_layers(&dirs.layers(), base.xid())?;
         let data = Arc::new(DataStore::open(&dirs.data(), options.data)?);
@@ -61,6 +57,8 @@ impl Engine {
                 break;
             }
         }
+        // The journal's new segment says that everything up to here is durable.
+        checkpoint::flush_spilled(&data)?;
         let journal = records.finish(replay.last)?;
         if !replay.overlay.is_empty() {
             replay.checkpoint(None)?;
@@ -68,8 +66,6 @@ impl Engine {
         let (totals, next_ino, last) = (replay.totals, replay.next_ino, replay.last);
         stack.swap(replay.into_tiers(base.xid(), options.published_kept)?);
         data.retain(&reclaim::named_segments(&stack.load()))?;
-        let mut cleared = NodeChanges::default();
-        node.persist(cleared.remove(POISONED_ROW))?;
         let engine = Arc::new(Engine {
             dirs,
             identity,
@@ -165,18 +161,10 @@ impl<'a> Replaying<'a> {
     fn take(&mut self, xid: Xid, body: &[u8]) -> FsResult<bool> {
         let unreadable = |what: &str| FsError::corrupt(format!("journal record {xid}: {what}"));
         let record: Record = postcard::from_bytes(body).map_err(|_| unreadable("does not decode"))?;
-        if let Payload::Stored(blobs) = &record.payload {
-            for blob in blobs {
-                match self.data.read_all(blob) {
-                    Ok(_) => self.data.adopt(blob)?,
-                    // Never flushed, so the record was not either: the journal knows if that is not true.
-                    Err(error) if error.kind() == FailureKind::Corrupt => {
-                        tracing::warn!(%xid, %error, "the journal ends before this record");
-                        return Ok(false);
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
+        if let Payload::Stored(blobs) = &record.payload
+            && !self.has_bytes(xid, blobs)?
+        {
+            return Ok(false);
         }
         let tiers = self.stack.load();
         let mut draft = Draft::new(tiers.view());
@@ -198,12 +186,31 @@ impl<'a> Replaying<'a> {
         Ok(true)
     }
 
+    /// Whether the bytes that record `xid` names made it to the disk.
+    fn has_bytes(&self, xid: Xid, blobs: &[BlobRef]) -> FsResult<bool> {
+        // For a test of the tests: a replay that believes whatever it finds.
+        fail::fail_point!("kvfs::recovery::unchecked", |_| Ok(true));
+        for blob in blobs {
+            match self.data.adopt(blob) {
+                Ok(()) => {}
+                // Never flushed, so the record was not either: the journal knows if that is not true.
+                Err(error) if error.kind() == FailureKind::Corrupt => {
+                    tracing::warn!(%xid, %error, "the journal ends before this record");
+                    return Ok(false);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
+    }
+
     fn checkpoint(&mut self, seal: Option<Seal>) -> FsResult<()> {
         let top = self.layers.first().cloned().ok_or_else(|| FsError::corrupt("no layer to write"))?;
         let (applied, ino_end, totals) = (self.last, self.next_ino, self.totals);
         let ends = seal.is_some();
         let entries = checkpoint::prepare(self.data, &self.overlay)?;
-        checkpoint::write(self.data, &top, &entries, &CheckpointMark { applied, ino_end, totals, seal })?;
+        checkpoint::flush_spilled(self.data)?;
+        checkpoint::write(&top, &entries, &CheckpointMark { applied, ino_end, totals, seal })?;
         if ends {
             let next = checkpoint::open_next(&self.dirs.layers(), &top)?;
             self.layers.insert(0, Arc::new(next));
@@ -242,17 +249,4 @@ fn open_layers(dir: &Path, base: Xid) -> FsResult<Vec<Arc<Layer>>> {
         }
     }
     Ok(layers)
-}
-
-/// After a failed flush the page cache may hold what the disk does not: read everything from the disk again.
-fn forget_page_cache(dirs: &InstanceDirs) -> FsResult<()> {
-    tracing::warn!("a flush had failed before the last stop: reading everything back from the disk");
-    for dir in [dirs.journal(), dirs.data()] {
-        let os = |error: std::io::Error| FsError::os(&dir.display().to_string(), &error);
-        for entry in std::fs::read_dir(&dir).map_err(os)? {
-            let file = std::fs::File::open(entry.map_err(os)?.path()).map_err(os)?;
-            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).map_err(|e| os(e.into()))?;
-        }
-    }
-    Ok(())
 }

@@ -153,6 +153,13 @@ impl Engine {
         }
     }
 
+    /// The pause after a failure; whoever stops the thread does not wait for its end.
+    fn pause(&self) {
+        let until = Instant::now() + RETRY;
+        let mut signals = self.worker.signals.lock();
+        while !signals.stop && !self.worker.changed.wait_until(&mut signals, until).timed_out() {}
+    }
+
     fn report(&self, result: FsResult<()>) {
         let problem = result.err();
         if let Some(error) = &problem {
@@ -195,7 +202,7 @@ fn checkpoint_loop(engine: &Weak<Engine>) {
                 engine.report(result);
                 engine.purge_again();
                 if failed {
-                    std::thread::sleep(RETRY);
+                    engine.pause();
                 }
                 since = Instant::now();
             }

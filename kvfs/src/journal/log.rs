@@ -60,6 +60,8 @@ pub struct Journal {
     /// The newest segment whose header and name are known to be durable.
     durable_segment: AtomicU64,
     flushed: GroupFlush,
+    /// Up to here bytes outside of the journal that records name are durable too, so an end before it is damage.
+    whole: AtomicU64,
 }
 
 impl fmt::Debug for Journal {
@@ -122,6 +124,7 @@ impl Journal {
             last: AtomicU64::new(last.0),
             durable_segment,
             flushed: GroupFlush::new(last.0),
+            whole: AtomicU64::new(last.0),
         }
     }
 
@@ -166,7 +169,7 @@ impl Journal {
         let taken = self.ground.pool.take(u64::MAX)?;
         let (number, bytes) = (taken.number, taken.bytes);
         tail.names_dirty = true;
-        let live = match self.ground.write_header(taken, tail.last.next(), self.persisted()) {
+        let live = match self.ground.write_header(taken, tail.last.next(), self.whole()) {
             Ok(live) => live,
             Err(error) => {
                 // A header that did reach the disk would void what is appended to the old segment from now on: its name
@@ -190,6 +193,12 @@ impl Journal {
     /// Makes durable what was appended before the call; answers with the persisted xid. Callers at the same time share
     /// one flush. A failure is final: [`JournalError::Poisoned`] from then on.
     pub fn flush(&self) -> Result<Xid, JournalError> {
+        self.flush_behind(Xid(u64::MAX))
+    }
+
+    /// [`Journal::flush`] for a caller whose records name bytes elsewhere and who has made those of all records up to
+    /// `outside` durable. The flush may take later records along, whose bytes are not: they may be lost without being damaged.
+    pub fn flush_behind(&self, outside: Xid) -> Result<Xid, JournalError> {
         let mark = self.flushed.reach(self.last().0, || {
             let (files, names, goal, newest) = {
                 let mut tail = self.tail.lock();
@@ -210,7 +219,13 @@ impl Journal {
             fail::fail_point!("journal.flushed");
             Ok(goal.0)
         })?;
+        self.whole.fetch_max(outside.0.min(mark), Ordering::AcqRel);
         Ok(Xid(mark))
+    }
+
+    /// The last record that is known to be durable with all bytes that it names.
+    pub fn whole(&self) -> Xid {
+        Xid(self.whole.load(Ordering::Acquire))
     }
 
     /// The last record that was appended.

@@ -174,9 +174,11 @@ impl Replay {
     }
 }
 
-/// The header of a segment; `None` if it is not of this life of the file.
+/// The header of a segment; `None` if it is not of this life of the file. From here on it is read as the disk has it:
+/// after a failed flush the page cache may say otherwise.
 fn scan(disk: &dyn Disk, pool: &Pool, found: Found) -> io::Result<Option<Scanned>> {
     let file = disk.open(&pool.name(found.number))?;
+    file.forget_cache()?;
     let header = Header::read(Magic::Journal, &*file)?;
     Ok(header.filter(|header| header.number == found.number).map(|header| Scanned { found, header, file }))
 }

@@ -5,6 +5,7 @@ use crate::error::{FsError, FsResult};
 use crate::lmdb;
 use heed::types::Bytes as Raw;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Directories that are not finished; whatever has this suffix after a restart goes.
@@ -19,7 +20,7 @@ fn layer_dir(layers: &Path, number: u64) -> PathBuf {
 pub fn create(layers: &Path, meta: &LayerMeta) -> FsResult<Layer> {
     let path = layer_dir(layers, meta.number);
     let unfinished = path.with_extension(UNFINISHED);
-    let os = |error: &std::io::Error| FsError::os(&unfinished.display().to_string(), error);
+    let os = |error: &io::Error| FsError::os(&unfinished.display().to_string(), error);
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished).map_err(|e| os(&e))?;
     }
@@ -50,7 +51,7 @@ fn fill(path: &Path, meta: &LayerMeta) -> FsResult<()> {
 
 /// The layers below `layers`, oldest first; what was not finished is removed.
 pub fn list(layers: &Path) -> FsResult<Vec<PathBuf>> {
-    let os = |error: &std::io::Error| FsError::os(&layers.display().to_string(), error);
+    let os = |error: &io::Error| FsError::os(&layers.display().to_string(), error);
     let mut found = Vec::new();
     for entry in fs::read_dir(layers).map_err(|e| os(&e))? {
         let path = entry.map_err(|e| os(&e))?.path();
@@ -64,14 +65,18 @@ pub fn list(layers: &Path) -> FsResult<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Removes a layer's directory. Readers that still have it open keep their mapping.
+/// Removes a layer's directory, or what an earlier attempt has left of it. Readers that still have it open keep their
+/// mapping.
 pub fn remove(path: &Path) -> FsResult<()> {
-    let os = |error: &std::io::Error| FsError::os(&path.display().to_string(), error);
+    let unless_gone = |done: io::Result<()>| match done {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FsError::os(&path.display().to_string(), &error)),
+        _ => Ok(()),
+    };
     let unfinished = path.with_extension(UNFINISHED);
-    fs::rename(path, &unfinished).map_err(|e| os(&e))?;
+    unless_gone(fs::rename(path, &unfinished))?;
     // Power loss must not leave half a layer under its name.
     path.parent().map_or(Ok(()), sync_dir)?;
-    fs::remove_dir_all(&unfinished).map_err(|e| os(&e))
+    unless_gone(fs::remove_dir_all(&unfinished))
 }
 
 /// Makes the names in a directory durable.

@@ -4,13 +4,18 @@
 //! and all its rows change together.
 
 use crate::error::{FsError, FsResult};
+use crate::layer::sync_dir;
 use crate::lmdb::{self, LocalEnv};
 use heed::Database;
 use heed::types::Bytes as Raw;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+
+/// Directory of an environment that is being made; a leftover goes when it is made again.
+const UNFINISHED: &str = "tmp";
 
 /// Durable rows of the instance: snapshot jobs, ledger intents, what is published.
 #[derive(Debug)]
@@ -42,9 +47,24 @@ impl NodeChanges {
 }
 
 impl NodeStore {
-    /// Opens or creates the environment in the directory `path`.
+    /// Opens or creates the environment in the directory `path`: complete and durable when it has its name.
     pub fn open(path: &Path) -> FsResult<Self> {
-        fs::create_dir_all(path).map_err(|error| FsError::os(&path.display().to_string(), &error))?;
+        if !path.is_dir() {
+            let unfinished = path.with_extension(UNFINISHED);
+            let os = |error: &io::Error| FsError::os(&unfinished.display().to_string(), error);
+            match fs::remove_dir_all(&unfinished) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(os(&error)),
+                _ => fs::create_dir_all(&unfinished).map_err(|e| os(&e))?,
+            }
+            drop(Self::fill(&unfinished)?);
+            sync_dir(&unfinished)?;
+            fs::rename(&unfinished, path).map_err(|e| os(&e))?;
+            path.parent().map_or(Ok(()), sync_dir)?;
+        }
+        Self::fill(path)
+    }
+
+    fn fill(path: &Path) -> FsResult<Self> {
         let env = lmdb::open(path, 1)?;
         let fail = |error: heed::Error| lmdb::failed(path, &error);
         let mut txn = env.write_txn().map_err(fail)?;

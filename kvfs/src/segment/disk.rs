@@ -34,6 +34,9 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Makes the bytes and the length durable (`fdatasync`).
     fn sync(&self) -> io::Result<()>;
+    /// Lets go of what the page cache holds and believes to be on the disk: the next reads come from the disk. After a
+    /// failed flush that is not the same.
+    fn forget_cache(&self) -> io::Result<()>;
     /// Its length, bytes.
     fn size_bytes(&self) -> io::Result<u64>;
 }
@@ -124,6 +127,9 @@ impl DiskFile for HostFile {
         self.0.sync_data()
     }
 
+    fn forget_cache(&self) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed)?)
+    }
     fn size_bytes(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }

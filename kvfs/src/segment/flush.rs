@@ -3,7 +3,7 @@
 use parking_lot::{Condvar, Mutex};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// An earlier flush failed: the kernel may have dropped what it could not write, so a second try would prove nothing.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -20,6 +20,8 @@ struct State {
 #[derive(Debug)]
 pub struct GroupFlush {
     done: AtomicU64,
+    /// Whether there is a poison, for those who only want to know.
+    failed: AtomicBool,
     state: Mutex<State>,
     turn: Condvar,
 }
@@ -27,7 +29,12 @@ pub struct GroupFlush {
 impl GroupFlush {
     /// Everything up to `done` is flushed.
     pub fn new(done: u64) -> Self {
-        Self { done: AtomicU64::new(done), state: Mutex::default(), turn: Condvar::new() }
+        Self {
+            done: AtomicU64::new(done),
+            failed: AtomicBool::new(false),
+            state: Mutex::default(),
+            turn: Condvar::new(),
+        }
     }
 
     /// How far everything is flushed.
@@ -40,9 +47,15 @@ impl GroupFlush {
         self.state.lock().poison.clone().map_or(Ok(()), Err)
     }
 
+    /// Whether a flush has failed. Costs nothing.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
     /// Refuses everything from now on because of `error`.
     pub fn poison(&self, error: &io::Error) -> Poisoned {
         let poison = Poisoned(error.to_string().into());
+        self.failed.store(true, Ordering::Release);
         self.state.lock().poison.get_or_insert(poison).clone()
     }
 

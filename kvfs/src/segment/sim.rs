@@ -330,6 +330,15 @@ impl DiskFile for SimFile {
         Ok(())
     }
 
+    fn forget_cache(&self) -> io::Result<()> {
+        let mut state = self.disk.0.lock();
+        state.alive()?;
+        let inode = state.inodes.get_mut(&self.inode).unwrap();
+        let mut there = inode.durable.clone();
+        inode.pending.iter().for_each(|(offset, written)| put(&mut there, *offset, written));
+        inode.cache = there;
+        Ok(())
+    }
     fn size_bytes(&self) -> io::Result<u64> {
         let state = self.disk.0.lock();
         state.alive()?;

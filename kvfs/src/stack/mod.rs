@@ -16,8 +16,9 @@ pub use tier::{BaseTier, Found, Tier};
 pub use view::View;
 
 use crate::base::Base;
-use crate::ids::{Ino, Xid};
+use crate::ids::{Ino, SegmentNo, Xid};
 use crate::layer::{CheckpointMark, Layer};
+use crate::schema::{Place, Value};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -31,6 +32,22 @@ pub struct Frozen {
     pub mark: CheckpointMark,
     /// Its entries as they will be written, once they are made.
     pub prepared: Mutex<Option<Vec<Found>>>,
+}
+
+impl Frozen {
+    /// Segments that the entries name as they will be written; none before they are made.
+    pub(crate) fn prepared_segments(&self) -> Vec<SegmentNo> {
+        let prepared = self.prepared.lock();
+        let windows = prepared.iter().flatten().filter_map(|(_, (_, value))| match value {
+            Value::Window(window) => Some(window),
+            _ => None,
+        });
+        let places = windows.flat_map(|window| &window.extents).filter_map(|extent| match &extent.place {
+            Place::Segment { blob, .. } => Some(blob.segment),
+            _ => None,
+        });
+        places.collect()
+    }
 }
 
 /// One consistent list of tiers.
@@ -116,7 +133,7 @@ impl Tiers {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// A key's new value (a tombstone included).
-    Put(crate::schema::Key, crate::schema::Value),
+    Put(crate::schema::Key, Value),
     /// Windows from this one on are gone.
     Cut(Ino, u64),
     /// The inode is gone, with its windows and xattrs.
@@ -135,4 +152,4 @@ pub struct ChangeList {
 }
 
 /// A record number with a value: what tiers hold.
-pub type Stamped = (Xid, crate::schema::Value);
+pub type Stamped = (Xid, Value);

@@ -1,13 +1,15 @@
 //! The model: a tree in memory that does the same the simplest way.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub(crate) type Id = usize;
 pub(crate) const ROOT: Id = 0;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Content {
-    File(Vec<u8>),
+    /// Shared between clones of the tree until it changes.
+    File(Arc<Vec<u8>>),
     Dir(BTreeMap<Vec<u8>, Id>),
     Symlink(Vec<u8>),
 }
@@ -141,7 +143,7 @@ impl Reference {
 
     pub(crate) fn file(&mut self, id: Id) -> Done<&mut Vec<u8>> {
         match self.nodes.get_mut(&id).map(|n| &mut n.content) {
-            Some(Content::File(bytes)) => Ok(bytes),
+            Some(Content::File(bytes)) => Ok(Arc::make_mut(bytes)),
             _ => Err(()),
         }
     }

@@ -13,6 +13,7 @@ use kvfs::schema::{FileKind, Time};
 use kvfs::stack::Stack;
 use kvfs::{Epoch, Ino};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -48,9 +49,15 @@ fn name(n: u8) -> Vec<u8> {
     vec![b'a' + n]
 }
 
+/// In memory where there is such a place: what a disk loses is tested elsewhere.
+fn memory_dir() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
 impl Rig {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = memory_dir();
         let base = Arc::new(MemoryBase::default());
         {
             let dirs = InstanceDirs::new(dir.path());
@@ -169,6 +176,13 @@ impl Rig {
                 rig.fs().set_attributes(ino, &change, Privileges::Keep).unwrap();
                 rig.model.node(id).mode = u32::from(*mode);
             }),
+            Step::Read { file, offset, len } => self.with_file(*file, |rig, id, ino| {
+                let real = rig.fs().read(ino, u64::from(*offset), *len).unwrap();
+                let bytes = rig.model.file(id).unwrap();
+                let (start, end) = ((*offset as usize).min(bytes.len()), ((*offset + *len) as usize).min(bytes.len()));
+                assert!(real == bytes[start..end], "{step:?} of inode {ino} reads other bytes");
+            }),
+            Step::Sync(f) => self.with_file(*f, |rig, _, ino| rig.fs().sync(ino).unwrap()),
             Step::Forget(f) => {
                 let Some(file) = self.file(*f) else { return };
                 self.fs().forgotten(self.inos[&file]);
@@ -203,7 +217,7 @@ impl Rig {
         let content = match kind {
             FileKind::Directory => Content::Dir(BTreeMap::new()),
             FileKind::Symlink => Content::Symlink(target.to_vec()),
-            _ => Content::File(Vec::new()),
+            _ => Content::File(Arc::default()),
         };
         let modelled = self.model.make(parent, &name(n), content, 0o640);
         assert_eq!(real.is_ok(), modelled.is_ok(), "{real:?}");
