@@ -17,6 +17,7 @@ pub mod layer;
 pub mod lmdb;
 pub mod node;
 pub mod op;
+pub mod request;
 pub mod schema;
 pub mod segment;
 pub mod stack;

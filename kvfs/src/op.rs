@@ -5,6 +5,7 @@
 //! what was written ([`Payload`]), so that a reader without our disk can use the stream.
 
 use crate::ids::{Epoch, Ino};
+use crate::request::{DoneRequest, Requested};
 use crate::schema::inode::serde_bytes_vec;
 use crate::schema::{BlobRef, FileKind, Time};
 use bytes::Bytes;
@@ -20,6 +21,20 @@ pub struct Record {
     pub op: Op,
     /// The bytes of a write.
     pub payload: Payload,
+    /// Who asked, where doing it again would be wrong.
+    pub requested: Option<Requested>,
+}
+
+impl Record {
+    /// What whoever recovers must remember of it.
+    pub fn done_request(&self) -> Option<DoneRequest> {
+        let ino = match &self.op {
+            Op::Make { inode, .. } => Some(inode.ino),
+            Op::Link { ino, .. } => Some(*ino),
+            _ => None,
+        };
+        self.requested.map(|requested| DoneRequest { requested, ino })
+    }
 }
 
 /// The bytes of a write, by value or by place.

@@ -1,6 +1,6 @@
 //! Checkpoints: from memory into the top layer, in one LMDB transaction.
 
-use super::Engine;
+use super::{CommitState, Engine};
 use crate::data::DataStore;
 use crate::error::{FsError, FsResult};
 use crate::ids::{Ino, Xid};
@@ -31,14 +31,15 @@ impl Engine {
     /// Ends the active overlay at the last record; with `seal`, the layer too.
     pub(super) fn freeze(&self, seal: Option<Seal>) -> FsResult<()> {
         let state = self.commit.lock();
-        self.freeze_at(self.journal.last(), state.totals, seal)
+        self.freeze_at(self.journal.last(), &state, seal)
     }
 
     /// [`Engine::freeze`] for a caller that holds the commit lock.
-    pub(super) fn freeze_at(&self, applied: Xid, totals: crate::base::Totals, seal: Option<Seal>) -> FsResult<()> {
+    pub(super) fn freeze_at(&self, applied: Xid, state: &CommitState, seal: Option<Seal>) -> FsResult<()> {
         let overlay = self.active()?;
         let ino_end = Ino(self.next_ino.load(Ordering::Relaxed));
-        let mark = CheckpointMark { applied, ino_end, totals, seal };
+        let requests = state.requests.clone();
+        let mark = CheckpointMark { applied, ino_end, totals: state.totals, requests, seal };
         self.change_tiers(|tiers| {
             tiers.frozen.insert(0, Arc::new(Frozen { overlay, mark, prepared: Mutex::default() }));
             tiers.active = Some(Arc::new(Overlay::default()));

@@ -5,6 +5,7 @@ use crate::apply::{Draft, apply};
 use crate::error::{FsError, FsResult};
 use crate::ids::Xid;
 use crate::op::{INLINE_BYTES_MAX, Op, Payload, Record};
+use crate::request::{self, DoneRequest, RequestId};
 use crate::schema::{BlobRef, Time, WINDOW_BYTES};
 use crate::stack::ChangeList;
 use bytes::Bytes;
@@ -22,7 +23,7 @@ impl Engine {
     /// Applies one operation: acknowledged (it survives `kill -9`) on return. The caller holds the locks of the inodes
     /// that it reads and writes.
     pub fn run(&self, time: Time, op: Op) -> FsResult<Xid> {
-        self.run_record(&Record { time, op, payload: Payload::None })
+        self.run_record(&Record { time, op, payload: Payload::None, requested: request::current() })
     }
 
     /// Puts the bytes of a write where they will stay until the next checkpoint: small ones into the record, others
@@ -57,7 +58,7 @@ impl Engine {
 
     /// [`Engine::run`] for a write.
     pub fn run_write(&self, time: Time, op: Op, bytes: PendingBytes<'_>) -> FsResult<Xid> {
-        self.run_record(&Record { time, op, payload: bytes.payload })
+        self.run_record(&Record { time, op, payload: bytes.payload, requested: request::current() })
     }
 
     fn run_record(&self, record: &Record) -> FsResult<Xid> {
@@ -66,17 +67,30 @@ impl Engine {
         let mut draft = Draft::new(tiers.view());
         apply(record, &mut draft)?;
         let body = encode(record)?;
-        self.commit(&body, &draft.into_changes())
+        self.commit(&body, &draft.into_changes(), record.done_request())
     }
 
     /// Appends and takes over. Never waits for a disk flush or for LMDB.
-    fn commit(&self, body: &[u8], changes: &ChangeList) -> FsResult<Xid> {
+    fn commit(&self, body: &[u8], changes: &ChangeList, done: Option<DoneRequest>) -> FsResult<Xid> {
         let mut state = self.commit.lock();
         let xid = self.journal.append(body).map_err(|error| self.note_failure(error.into()))?;
         self.active()?.apply(changes, xid);
         state.totals.inodes = state.totals.inodes.saturating_add_signed(changes.inodes);
         state.totals.bytes = state.totals.bytes.saturating_add_signed(changes.bytes);
+        if let Some(done) = done {
+            state.requests.note(done);
+        }
         Ok(xid)
+    }
+
+    /// What was done for a request, by this process or by one before it on the same connection.
+    pub fn done_request(&self, id: RequestId) -> Option<DoneRequest> {
+        self.commit.lock().requests.find(id)
+    }
+
+    /// Requests of process lives before `life` are all answered.
+    pub fn forget_requests_before(&self, life: u32) {
+        self.commit.lock().requests.forget_before(life);
     }
 
     /// Everything acknowledged before the call survives power loss on return (I1).

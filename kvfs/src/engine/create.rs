@@ -6,6 +6,7 @@ use crate::error::{FsError, FsResult};
 use crate::ids::Ino;
 use crate::layer::{self, LayerMeta};
 use crate::node::NodeStore;
+use crate::request::DoneRequests;
 use std::fs;
 use std::io;
 
@@ -44,6 +45,7 @@ pub fn create_instance(
         ino_end: first,
         totals: base.totals(),
         hiding: false,
+        requests: DoneRequests::default(),
         sealed: None,
     };
     drop(layer::create(&dirs.layers(), &meta)?);

@@ -20,7 +20,7 @@ mod worker;
 pub use changes::LayerChanges;
 pub use commit::PendingBytes;
 pub use create::{create_instance, identity_of};
-pub use recovery::EngineSetup;
+pub use recovery::{EngineSetup, Opening};
 pub use snapshot::{PendingSnapshot, SnapshotRefusal};
 
 use crate::base::{Base, Totals};
@@ -29,6 +29,7 @@ use crate::error::{FsError, FsResult};
 use crate::ids::{Epoch, Ino, Xid};
 use crate::journal::{Journal, JournalOptions};
 use crate::node::NodeStore;
+use crate::request::DoneRequests;
 use crate::stack::{Overlay, Stack, Tiers};
 use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, RwLock};
@@ -116,6 +117,7 @@ pub(crate) const IDENTITY_ROW: &str = "engine/identity";
 /// What changes with every record.
 struct CommitState {
     totals: Totals,
+    requests: DoneRequests,
 }
 
 /// Told when a layer has been sealed or a problem came or went.

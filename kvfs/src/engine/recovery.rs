@@ -14,6 +14,7 @@ use crate::journal::{Journal, JournalIdentity};
 use crate::layer::{self, CheckpointMark, Layer, Seal};
 use crate::node::NodeStore;
 use crate::op::{NewInode, Op, Payload, Record};
+use crate::request::{DoneRequest, DoneRequests};
 use crate::schema::key::Parts;
 use crate::schema::{BlobRef, FileKind, Key, Space, Time};
 use crate::segment::FailureKind;
@@ -38,18 +39,34 @@ pub struct EngineSetup {
     pub now: Time,
     /// Sizes and times.
     pub options: EngineOptions,
+    /// Whether somebody still uses what an earlier process served.
+    pub opening: Opening,
+}
+
+/// What an engine is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// A new mount: nobody holds anything. Inodes without names go.
+    Fresh,
+    /// The mount of a process that is gone: its open files go on, so inodes without names stay, and requests of this
+    /// connection that were done come back if they were not answered.
+    Resumed {
+        /// See [`RequestId::connection`](crate::request::RequestId::connection).
+        connection: u32,
+    },
 }
 
 impl Engine {
     /// Opens the instance that [`super::create_instance`] made, and starts its checkpointer.
     pub fn open(setup: EngineSetup) -> FsResult<Arc<Engine>> {
-        let EngineSetup { dirs, node, stack, owner, now, options } = setup;
+        let EngineSetup { dirs, node, stack, owner, now, options, opening } = setup;
         let missing = || FsError::io(format!("{}: the instance was never made completely", dirs.root().display()));
         let identity: super::EngineIdentity = node.get(IDENTITY_ROW)?.ok_or_else(missing)?;
         let base = Arc::clone(&stack.load().base);
         let layers = open_layers(&dirs.layers(), base.xid())?;
         let data = Arc::new(DataStore::open(&dirs.data(), options.data)?);
         let mut replay = Replaying::begin(&dirs, &stack, (&data, identity.epoch), layers)?;
+        replay.expect(opening);
         let at = JournalIdentity { fs: identity.fs, epoch: identity.epoch };
         let mut records = Journal::open(&dirs.journal(), at, replay.last, options.journal)?;
         while let Some((xid, body)) = records.next()? {
@@ -64,6 +81,7 @@ impl Engine {
             replay.checkpoint(None)?;
         }
         let (totals, next_ino, last) = (replay.totals, replay.next_ino, replay.last);
+        let requests = replay.requests.clone();
         stack.swap(replay.into_tiers(base.xid(), options.published_kept)?);
         data.retain(&reclaim::named_segments(&stack.load()))?;
         let engine = Arc::new(Engine {
@@ -74,7 +92,7 @@ impl Engine {
             node,
             journal,
             data,
-            commit: Mutex::new(CommitState { totals }),
+            commit: Mutex::new(CommitState { totals, requests }),
             checkpointing: Mutex::new(()),
             moves: Mutex::new(()),
             next_ino: AtomicU64::new(next_ino.0),
@@ -88,11 +106,15 @@ impl Engine {
             room_made: Mutex::default(),
         });
         engine.begin(last == base.xid(), owner, now)?;
+        if opening == Opening::Fresh {
+            engine.purge_orphans(now)?;
+        }
+        engine.flush()?;
         Engine::start_worker(&engine)?;
         Ok(engine)
     }
 
-    /// The first records of a new instance, and the end of what nobody holds.
+    /// The first records of a new instance.
     fn begin(&self, is_first: bool, owner: (u32, u32), now: Time) -> FsResult<()> {
         if is_first {
             self.run(now, Op::Epoch { epoch: self.identity.epoch })?;
@@ -104,13 +126,20 @@ impl Engine {
             let root = NewInode { ino: Ino::ROOT, kind, mode: 0o755, uid, gid, rdev: 0, target: Vec::new() };
             self.run(now, Op::Root(root))?;
         }
+        Ok(())
+    }
+
+    /// The end of what nobody holds.
+    fn purge_orphans(&self, now: Time) -> FsResult<()> {
+        self.orphans()?.into_iter().try_for_each(|ino| self.run(now, Op::Purge { ino }).map(drop))
+    }
+
+    /// Inodes without names that are kept because somebody may hold them.
+    pub fn orphans(&self) -> FsResult<Vec<Ino>> {
+        let tiers = self.stack.load();
         let marks = Key::first_of(Ino(0), Space::Orphan);
-        for (mark, _) in tiers.view().scan(Ino(0), Space::Orphan, &marks, usize::MAX)? {
-            if let Some(parts) = Parts::parse(mark.as_bytes()) {
-                self.run(now, Op::Purge { ino: parts.subject() })?;
-            }
-        }
-        self.flush().map(|_| ())
+        let rows = tiers.view().scan(Ino(0), Space::Orphan, &marks, usize::MAX)?;
+        Ok(rows.iter().filter_map(|(mark, _)| Parts::parse(mark.as_bytes())).map(|parts| parts.subject()).collect())
     }
 }
 
@@ -125,6 +154,8 @@ struct Replaying<'a> {
     last: Xid,
     next_ino: Ino,
     totals: Totals,
+    requests: DoneRequests,
+    opening: Opening,
 }
 
 /// Memory that a replay may fill before it checkpoints, bytes.
@@ -144,10 +175,27 @@ impl<'a> Replaying<'a> {
             layers.insert(0, Arc::new(next));
         }
         let (data, epoch) = local;
-        let (last, next_ino, totals) = (meta.applied, meta.ino_end, meta.totals);
-        let replaying = Self { dirs, stack, data, epoch, overlay: Arc::default(), layers, last, next_ino, totals };
+        let (last, next_ino, totals, requests) = (meta.applied, meta.ino_end, meta.totals, meta.requests);
+        let (overlay, opening) = (Arc::default(), Opening::Fresh);
+        let replaying = Self { dirs, stack, data, epoch, overlay, layers, last, next_ino, totals, requests, opening };
         replaying.show();
         Ok(replaying)
+    }
+
+    /// Requests that can come back: those of the connection that goes on.
+    fn expect(&mut self, opening: Opening) {
+        match opening {
+            Opening::Fresh => self.requests = DoneRequests::default(),
+            Opening::Resumed { connection } => self.requests.keep_connection(connection),
+        }
+        self.opening = opening;
+    }
+
+    fn note(&mut self, done: Option<DoneRequest>) {
+        let Opening::Resumed { connection } = self.opening else { return };
+        if let Some(done) = done.filter(|done| done.requested.id.connection == connection) {
+            self.requests.note(done);
+        }
     }
 
     /// Makes what there is the current tiers, for the next record to read.
@@ -174,6 +222,7 @@ impl<'a> Replaying<'a> {
         self.totals.inodes = self.totals.inodes.saturating_add_signed(changes.inodes);
         self.totals.bytes = self.totals.bytes.saturating_add_signed(changes.bytes);
         self.last = xid;
+        self.note(record.done_request());
         match record.op {
             Op::Make { inode, .. } => self.next_ino = self.next_ino.max(inode.ino.next()),
             Op::Snapshot(request) => {
@@ -207,10 +256,11 @@ impl<'a> Replaying<'a> {
     fn checkpoint(&mut self, seal: Option<Seal>) -> FsResult<()> {
         let top = self.layers.first().cloned().ok_or_else(|| FsError::corrupt("no layer to write"))?;
         let (applied, ino_end, totals) = (self.last, self.next_ino, self.totals);
+        let requests = self.requests.clone();
         let ends = seal.is_some();
         let entries = checkpoint::prepare(self.data, &self.overlay)?;
         checkpoint::flush_spilled(self.data)?;
-        checkpoint::write(&top, &entries, &CheckpointMark { applied, ino_end, totals, seal })?;
+        checkpoint::write(&top, &entries, &CheckpointMark { applied, ino_end, totals, requests, seal })?;
         if ends {
             let next = checkpoint::open_next(&self.dirs.layers(), &top)?;
             self.layers.insert(0, Arc::new(next));

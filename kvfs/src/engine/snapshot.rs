@@ -46,12 +46,13 @@ impl Engine {
         self.check_writable()?;
         self.await_room()?;
         let seal = Seal { request: request.clone(), epoch: self.identity.epoch };
-        let record = Record { time: request.requested, op: Op::Snapshot(request), payload: Payload::None };
+        let time = request.requested;
+        let record = Record { time, op: Op::Snapshot(request), payload: Payload::None, requested: None };
         let body = super::commit::encode(&record)?;
         let xid = {
             let state = self.commit.lock();
             let xid = self.journal.append(&body).map_err(FsError::from)?;
-            self.freeze_at(xid, state.totals, Some(seal))?;
+            self.freeze_at(xid, &state, Some(seal))?;
             xid
         };
         self.want_checkpoint();

@@ -7,6 +7,7 @@
 use crate::error::FsResult;
 use crate::ids::Ino;
 use crate::op::{AllocateMode, AttributeChange, Privileges, RenameMode, XattrMode};
+use crate::request::{DoneRequest, RequestId};
 use crate::schema::{FileKind, Time};
 use bytes::Bytes;
 
@@ -123,6 +124,16 @@ pub trait FileSystem: Send + Sync {
     fn set_xattr(&self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> FsResult<()>;
     fn remove_xattr(&self, ino: Ino, name: &[u8]) -> FsResult<()>;
     fn stats(&self) -> FsResult<FsStats>;
+    /// Inodes without names that are kept because somebody may hold them.
+    fn orphans(&self) -> Vec<Ino> {
+        Vec::new()
+    }
+    /// What was done for a request already, by this process or one before it. Asked for requests that are sent again.
+    fn done_request(&self, _id: RequestId) -> Option<DoneRequest> {
+        None
+    }
+    /// Every request of process lives before `life` is answered: nobody will ask for them again.
+    fn forget_requests_before(&self, _life: u32) {}
 }
 
 /// What lseek(2) looks for.

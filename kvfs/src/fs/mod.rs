@@ -15,6 +15,7 @@ use crate::engine::Engine;
 use crate::error::{FsError, FsResult};
 use crate::ids::Ino;
 use crate::op::{AllocateMode, AttributeChange, Op, Privileges, RenameMode, XattrMode};
+use crate::request::{DoneRequest, RequestId};
 use crate::schema::{InodeValue, Time};
 use crate::stack::Stack;
 use arc_swap::ArcSwapOption;
@@ -214,6 +215,21 @@ impl FileSystem for Fs {
     fn remove_xattr(&self, ino: Ino, name: &[u8]) -> FsResult<()> {
         xattrs::check_name(name)?;
         self.change(&[ino], Op::RemoveXattr { ino, name: name.to_vec() })
+    }
+
+    fn orphans(&self) -> Vec<Ino> {
+        let orphans = self.engine.load_full().map(|engine| engine.orphans());
+        orphans.and_then(Result::ok).unwrap_or_default()
+    }
+
+    fn done_request(&self, id: RequestId) -> Option<DoneRequest> {
+        self.engine.load_full().and_then(|engine| engine.done_request(id))
+    }
+
+    fn forget_requests_before(&self, life: u32) {
+        if let Some(engine) = self.engine.load_full() {
+            engine.forget_requests_before(life);
+        }
     }
 
     fn stats(&self) -> FsResult<FsStats> {

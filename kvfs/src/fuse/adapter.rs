@@ -4,15 +4,16 @@ use super::OpenMode;
 use super::convert::{self, MODE_MASK, checked_name, ino};
 use super::core::Core;
 use super::handshake;
+use super::once::Once;
 use crate::error::FsError;
 use crate::fs::api::{Access, Caller, NewNode, SeekTarget};
 use crate::op::{AttributeChange, Privileges};
 use crate::schema::FileKind;
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
-    KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
-    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
+    ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::io;
@@ -34,12 +35,17 @@ impl Adapter {
         Self { core }
     }
 
+    fn once(&self, request: &Request) -> Once {
+        self.core.requests.once(&*self.core.fs, request.unique().0)
+    }
+
     /// Everything that gives a name to a new inode.
-    fn make(&self, caller: Caller, at: (INodeNo, &OsStr), node: &NewNode<'_>, reply: ReplyEntry) {
+    fn make(&self, request: &Request, at: (INodeNo, &OsStr), node: &NewNode<'_>, reply: ReplyEntry) {
         let Some(name) = checked_name(at.1) else { return reply.error(Errno::ENAMETOOLONG) };
         let (parent, &NewNode { kind, mode, rdev, target }) = (ino(at.0), node);
+        let (caller, once) = (caller(request), self.once(request));
         self.core.answer_entry(parent, reply, [name, target], move |fs, [name, target]| {
-            fs.make(caller, parent, name, &NewNode { kind, mode, rdev, target })
+            once.run(fs, || fs.make(caller, parent, name, &NewNode { kind, mode, rdev, target }))
         });
     }
 }
@@ -63,8 +69,8 @@ fn send_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        handshake::negotiate(config);
-        self.core.negotiated(config.kernel_abi());
+        let missing = handshake::negotiate(config);
+        self.core.negotiated(config.kernel_abi(), !missing.contains(InitFlags::FUSE_HAS_RESEND));
         Ok(())
     }
 
@@ -155,18 +161,18 @@ impl Filesystem for Adapter {
     ) {
         let Some(kind) = FileKind::from_mode(mode) else { return reply.error(Errno::EINVAL) };
         let node = NewNode { kind, mode: mode & !umask & MODE_MASK, rdev, target: &[] };
-        self.make(caller(request), (parent, name), &node, reply);
+        self.make(request, (parent, name), &node, reply);
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let node = NewNode { kind: FileKind::Directory, mode: mode & !umask & MODE_MASK, rdev: 0, target: &[] };
-        self.make(caller(request), (parent, name), &node, reply);
+        self.make(request, (parent, name), &node, reply);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let target = target.as_os_str().as_bytes();
         let node = NewNode { kind: FileKind::Symlink, mode: 0o777, rdev: 0, target };
-        self.make(caller(request), (parent, name), &node, reply);
+        self.make(request, (parent, name), &node, reply);
     }
 
     fn create(
@@ -181,13 +187,14 @@ impl Filesystem for Adapter {
     ) {
         let Some(name) = checked_name(name) else { return reply.error(Errno::ENAMETOOLONG) };
         let (parent, caller, mode) = (ino(parent), caller(request), mode & !umask & MODE_MASK);
+        let once = self.once(request);
         self.core.answer(
             parent,
             reply,
             [name],
             move |fs, [name]| {
                 let node = NewNode { kind: FileKind::Regular, mode, rdev: 0, target: &[] };
-                match fs.make(caller, parent, name, &node) {
+                match once.run(fs, || fs.make(caller, parent, name, &node)) {
                     // The kernel believed that there was nothing. ESTALE makes it look again, and check permissions
                     // on what it finds, which an answer of ours would skip.
                     Err(FsError::Exists) if flags & libc::O_EXCL == 0 => Err(FsError::Stale),
@@ -202,21 +209,21 @@ impl Filesystem for Adapter {
         );
     }
 
-    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let Some(name) = checked_name(name) else { return reply.error(Errno::ENAMETOOLONG) };
-        let parent = ino(parent);
-        self.core.acknowledge(parent, reply, [name], move |fs, [name]| fs.unlink(parent, name));
+        let (parent, once) = (ino(parent), self.once(request));
+        self.core.acknowledge(parent, reply, [name], move |fs, [name]| once.run(fs, || fs.unlink(parent, name)));
     }
 
-    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let Some(name) = checked_name(name) else { return reply.error(Errno::ENAMETOOLONG) };
-        let parent = ino(parent);
-        self.core.acknowledge(parent, reply, [name], move |fs, [name]| fs.rmdir(parent, name));
+        let (parent, once) = (ino(parent), self.once(request));
+        self.core.acknowledge(parent, reply, [name], move |fs, [name]| once.run(fs, || fs.rmdir(parent, name)));
     }
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -228,16 +235,16 @@ impl Filesystem for Adapter {
             return reply.error(Errno::ENAMETOOLONG);
         };
         let Some(mode) = convert::rename_mode(flags) else { return reply.error(Errno::EINVAL) };
-        let (parent, new_parent) = (ino(parent), ino(new_parent));
+        let (parent, new_parent, once) = (ino(parent), ino(new_parent), self.once(request));
         self.core.acknowledge(parent, reply, [name, new_name], move |fs, [name, new_name]| {
-            fs.rename((parent, name), (new_parent, new_name), mode)
+            once.run(fs, || fs.rename((parent, name), (new_parent, new_name), mode))
         });
     }
 
-    fn link(&self, _request: &Request, node: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn link(&self, request: &Request, node: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let Some(name) = checked_name(name) else { return reply.error(Errno::ENAMETOOLONG) };
-        let (node, parent) = (ino(node), ino(parent));
-        self.core.answer_entry(node, reply, [name], move |fs, [name]| fs.link(node, parent, name));
+        let (node, parent, once) = (ino(node), ino(parent), self.once(request));
+        self.core.answer_entry(node, reply, [name], move |fs, [name]| once.run(fs, || fs.link(node, parent, name)));
     }
 
     fn open(&self, _request: &Request, _node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -248,7 +255,7 @@ impl Filesystem for Adapter {
         if writes && self.core.fs.access() == Access::ReadOnly {
             return reply.error(Errno::EROFS);
         }
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+        reply.opened(FileHandle(0), self.core.open_flags());
     }
 
     fn read(
@@ -349,7 +356,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         node: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -358,9 +365,9 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let Some(mode) = convert::xattr_mode(flags) else { return reply.error(Errno::EINVAL) };
-        let node = ino(node);
+        let (node, once) = (ino(node), self.once(request));
         self.core.acknowledge(node, reply, [name.as_bytes(), value], move |fs, [name, value]| {
-            fs.set_xattr(node, name, value, mode)
+            once.run(fs, || fs.set_xattr(node, name, value, mode))
         });
     }
 
@@ -389,9 +396,11 @@ impl Filesystem for Adapter {
         );
     }
 
-    fn removexattr(&self, _request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let node = ino(node);
-        self.core.acknowledge(node, reply, [name.as_bytes()], move |fs, [name]| fs.remove_xattr(node, name));
+    fn removexattr(&self, request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (node, once) = (ino(node), self.once(request));
+        self.core.acknowledge(node, reply, [name.as_bytes()], move |fs, [name]| {
+            once.run(fs, || fs.remove_xattr(node, name))
+        });
     }
 
     fn fallocate(

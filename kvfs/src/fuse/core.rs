@@ -1,16 +1,21 @@
 //! What every request needs: the filesystem, the books about what the kernel holds, and the way to an answer.
 
+use super::connection::Connection;
 use super::convert;
 use super::directory::Directories;
 use super::faults::Faults;
 use super::lookups::Lookups;
+use super::once::Requests;
+use super::orphans::Orphans;
 use super::pool::Pool;
 use super::{MountOptions, OpenMode};
 use crate::base::{BaseError, Need};
 use crate::error::{FsError, FsResult};
 use crate::fs::api::{Attributes, FileSystem};
 use crate::ids::Ino;
-use fuser::{Errno, Generation, Version};
+use fuser::{Errno, FopenFlags, Generation, Version};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -33,6 +38,13 @@ pub(super) struct Core {
     pub(super) open: OpenMode,
     pub(super) lookups: Arc<Lookups>,
     pub(super) directories: Directories,
+    pub(super) requests: Requests,
+    /// There if an earlier process has handed out references.
+    orphans: Option<Orphans>,
+    /// The kernel was told that all it has cached is void.
+    pub(super) voided: Arc<AtomicBool>,
+    life: u32,
+    can_resend: OnceLock<bool>,
     cache_ttl_wanted: Duration,
     cache_ttl: OnceLock<Duration>,
     waiting: Pool,
@@ -70,22 +82,39 @@ failing!(
 );
 
 impl Core {
-    pub(super) fn new(fs: Arc<dyn FileSystem>, options: &MountOptions) -> Self {
-        Self {
+    /// For the process life `life` of a connection.
+    pub(super) fn new(
+        fs: Arc<dyn FileSystem>,
+        connection: &Connection,
+        life: u32,
+        options: &MountOptions,
+    ) -> io::Result<Self> {
+        let lookups = Arc::new(Lookups::new());
+        let orphans = match life {
+            0 => None,
+            _ => Some(Orphans::watch(Arc::clone(&fs), connection.device.try_clone()?, Arc::clone(&lookups))?),
+        };
+        Ok(Self {
             fs,
-            open: options.open,
-            lookups: Arc::new(Lookups::new()),
-            directories: Directories::default(),
+            open: connection.facts.open,
+            lookups,
+            directories: Directories::open_file(connection.listings.try_clone()?.into(), life)?,
+            requests: Requests::new(connection.facts.number, life, options.threads.get()),
+            orphans,
+            voided: Arc::default(),
+            life,
+            can_resend: OnceLock::new(),
             cache_ttl_wanted: options.cache_ttl,
             cache_ttl: OnceLock::new(),
             waiting: Pool::new("cbfs-fetch", WAITING_THREADS_MAX, QUEUE_MAX),
             syncing: Pool::new("cbfs-fsync", SYNCING_THREADS_MAX, QUEUE_MAX),
             faults: Faults::default(),
-        }
+        })
     }
 
     /// Settles how long the kernel may keep names and attributes.
-    pub(super) fn negotiated(&self, kernel: Version) {
+    pub(super) fn negotiated(&self, kernel: Version, can_resend: bool) {
+        self.can_resend.get_or_init(|| can_resend);
         let ttl = match self.open {
             OpenMode::Answered if kernel < ABI_INC_EPOCH => self.cache_ttl_wanted.min(CACHE_TTL_WITHOUT_EPOCH),
             _ => self.cache_ttl_wanted,
@@ -210,7 +239,28 @@ impl Core {
 
     /// The kernel drops references.
     pub(super) fn forget(&self, ino: Ino, count: u64) {
-        self.lookups.forget(ino, count, |ino| self.fs.forgotten(ino));
+        let Some(orphans) = &self.orphans else {
+            return self.lookups.forget(ino, count, |ino| self.fs.forgotten(ino));
+        };
+        self.lookups.forget_some(ino, count);
+        if self.fs.attributes(ino).is_ok_and(|attributes| attributes.nlink == 0) {
+            orphans.suspect(ino);
+        }
+    }
+
+    /// Whether a later process could go on with this connection.
+    pub(super) fn can_resend(&self) -> bool {
+        self.can_resend.get().copied().unwrap_or(false)
+    }
+
+    /// What the kernel may go on believing of a file that is opened.
+    pub(super) fn open_flags(&self) -> FopenFlags {
+        // Of what an earlier process handed out nothing is known, so it could not be voided one by one.
+        if self.life > 0 && self.voided.load(Ordering::Acquire) {
+            FopenFlags::empty()
+        } else {
+            FopenFlags::FOPEN_KEEP_CACHE
+        }
     }
 
     /// The connection is gone: nobody waits any more, nothing is held.

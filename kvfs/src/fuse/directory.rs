@@ -3,24 +3,39 @@
 //! The kernel gives back the cookie of the last entry that the application has consumed, or any older one (seekdir).
 //! A position counted in entries would skip or repeat when entries come and go. So a handle remembers which name it
 //! handed out under which cookie, and goes on behind that name. The memory is that of the names listed so far; it
-//! goes with rewinddir and closedir.
+//! goes with rewinddir and closedir. A copy outlives the process, see `cookies.rs`.
 
+use super::cookies::{CookieFile, Names};
 use crate::error::FsResult;
 use crate::fs::api::{DirEntry, FileSystem};
 use crate::ids::Ino;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Handles of a process life begin at its number, shifted by this.
+const LIFE_SHIFT: u32 = 40;
+
 /// All open directories.
-#[derive(Default)]
 pub(super) struct Directories {
     open: Mutex<HashMap<u64, Arc<Mutex<Cookies>>>>,
     last: AtomicU64,
+    file: Mutex<Option<CookieFile>>,
 }
 
 impl Directories {
+    /// Those that an earlier process left in `file`, for the process life `life`.
+    pub(super) fn open_file(file: File, life: u32) -> io::Result<Self> {
+        let (file, tables) = CookieFile::open(file)?;
+        let open = tables.into_iter().map(|(handle, cookies)| (handle, Arc::new(Mutex::new(cookies)))).collect();
+        // The sign stays clear, and no handle of another life comes again.
+        let last = AtomicU64::new((u64::from(life) << LIFE_SHIFT) & (u64::MAX >> 1));
+        Ok(Self { open: Mutex::new(open), last, file: Mutex::new(Some(file)) })
+    }
+
     /// A new handle.
     pub(super) fn open(&self) -> u64 {
         let handle = self.last.fetch_add(1, Ordering::Relaxed) + 1;
@@ -28,12 +43,35 @@ impl Directories {
         handle
     }
 
-    pub(super) fn get(&self, handle: u64) -> Option<Arc<Mutex<Cookies>>> {
-        self.open.lock().get(&handle).cloned()
+    /// The names that a handle knows. One of an earlier process that has listed nothing yet was not written down.
+    pub(super) fn get(&self, handle: u64, cookie: u64) -> Option<Arc<Mutex<Cookies>>> {
+        let mut open = self.open.lock();
+        match open.get(&handle) {
+            None if cookie == 0 => Some(open.entry(handle).or_default().clone()),
+            known => known.cloned(),
+        }
+    }
+
+    /// Before a reply goes out: the cookies in it outlive this process.
+    pub(super) fn keep(&self, handle: u64, cookies: &mut Cookies) {
+        if !cookies.has_unsaved() {
+            return;
+        }
+        let mut file = self.file.lock();
+        let Some(log) = file.as_mut() else { return };
+        if let Err(error) = log.append(handle, cookies) {
+            tracing::error!(%error, "listings that are open now will not survive the end of this process");
+            *file = None;
+        }
     }
 
     pub(super) fn close(&self, handle: u64) {
-        self.open.lock().remove(&handle);
+        let known = self.open.lock().remove(&handle);
+        if known.is_some_and(|cookies| cookies.lock().is_saved())
+            && let Some(log) = self.file.lock().as_mut()
+        {
+            log.close(handle);
+        }
     }
 }
 
@@ -44,6 +82,8 @@ pub(super) struct Cookies {
     bytes: Vec<u8>,
     /// Where each name ends in `bytes`.
     ends: Vec<usize>,
+    /// How many of them are in the file.
+    in_file: usize,
 }
 
 impl Cookies {
@@ -65,6 +105,45 @@ impl Cookies {
             return Some(Resume::start());
         }
         self.name(cookie).map(Resume::behind)
+    }
+
+    /// The names in the order of their cookies.
+    pub(super) fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.names_from(1)
+    }
+
+    fn names_from(&self, first: u64) -> impl Iterator<Item = &[u8]> {
+        (first..=self.ends.len() as u64).filter_map(|cookie| self.name(cookie))
+    }
+
+    /// What the file does not have: the first cookie, and the names from there on.
+    pub(super) fn unsaved(&self) -> (u64, impl Iterator<Item = &[u8]>) {
+        let first = self.in_file as u64 + 1;
+        (first, self.names_from(first))
+    }
+
+    fn has_unsaved(&self) -> bool {
+        self.in_file < self.ends.len()
+    }
+
+    fn is_saved(&self) -> bool {
+        self.in_file > 0
+    }
+
+    /// The file has everything now.
+    pub(super) fn saved(&mut self) {
+        self.in_file = self.ends.len();
+    }
+
+    /// Names from the file, where the first has the cookie `first`; what was known from there on is void.
+    pub(super) fn restore(&mut self, first: u64, names: Names<'_>) {
+        self.ends.truncate(usize::try_from(first - 1).unwrap_or(usize::MAX));
+        self.bytes.truncate(self.ends.last().copied().unwrap_or(0));
+        for name in names {
+            self.bytes.extend_from_slice(name);
+            self.ends.push(self.bytes.len());
+        }
+        self.in_file = self.ends.len();
     }
 
     fn name(&self, cookie: u64) -> Option<&[u8]> {
@@ -134,10 +213,76 @@ mod tests {
 
     #[test]
     fn a_closed_handle_is_unknown() {
-        let directories = Directories::default();
+        let directories = Directories::open_file(tempfile::tempfile().unwrap(), 0).unwrap();
         let (one, two) = (directories.open(), directories.open());
         directories.close(one);
-        assert!(directories.get(one).is_none());
-        assert!(directories.get(two).is_some());
+        assert!(directories.get(one, 1).is_none());
+        assert!(directories.get(two, 1).is_some());
+    }
+
+    /// Lists `names` as a reply does.
+    fn list(directories: &Directories, handle: u64, behind: u64, names: &[&str]) -> u64 {
+        let cookies = directories.get(handle, behind).unwrap();
+        let mut cookies = cookies.lock();
+        let last = names.iter().fold(behind, |behind, name| cookies.assign(behind, name.as_bytes()));
+        directories.keep(handle, &mut cookies);
+        last
+    }
+
+    fn name_of(directories: &Directories, handle: u64, cookie: u64) -> Option<Vec<u8>> {
+        directories.get(handle, cookie)?.lock().name(cookie).map(<[u8]>::to_vec)
+    }
+
+    #[test]
+    fn the_next_process_knows_every_cookie_and_gives_out_other_handles() {
+        let file = tempfile::tempfile().unwrap();
+        let first = Directories::open_file(file.try_clone().unwrap(), 0).unwrap();
+        let (a, b, c) = (first.open(), first.open(), first.open());
+        let last = list(&first, a, 0, &["x", "y"]);
+        list(&first, a, last, &["z"]);
+        list(&first, b, 0, &["old"]);
+        first.close(b);
+        list(&first, c, 0, &["before rewinddir", "and more"]);
+        first.get(c, 0).unwrap().lock().resume(0);
+        list(&first, c, 0, &["behind"]);
+
+        let next = Directories::open_file(file, 1).unwrap();
+        assert_eq!(name_of(&next, a, 3), Some(b"z".to_vec()));
+        assert_eq!(name_of(&next, c, 1), Some(b"behind".to_vec()));
+        assert_eq!(name_of(&next, c, 2), None, "rewinddir has made it void");
+        assert!(next.get(b, 1).is_none(), "it was closed");
+        assert_eq!(list(&next, a, 3, &["more"]), 4);
+        assert!(![a, b, c].contains(&next.open()));
+        assert!(next.get(77, 1).is_none(), "nobody knows this cookie");
+        assert!(next.get(77, 0).is_some(), "a handle that had listed nothing begins now");
+    }
+
+    #[test]
+    fn a_torn_record_ends_the_log_and_a_long_one_is_cleaned() {
+        use std::os::unix::fs::FileExt;
+        let file = tempfile::tempfile().unwrap();
+        let first = Directories::open_file(file.try_clone().unwrap(), 0).unwrap();
+        let kept = first.open();
+        list(&first, kept, 0, &["kept"]);
+        let name = "n".repeat(250);
+        for _ in 0..20_000 {
+            let handle = first.open();
+            list(&first, handle, 0, &[&name]);
+            first.close(handle);
+        }
+        let torn = first.open();
+        list(&first, torn, 0, &["torn"]);
+        let len = file.metadata().unwrap().len();
+        file.write_all_at(b"X", len - 1).unwrap();
+
+        let next = Directories::open_file(file.try_clone().unwrap(), 1).unwrap();
+        assert_eq!(name_of(&next, kept, 1), Some(b"kept".to_vec()));
+        assert!(next.get(torn, 1).is_none());
+        assert!(next.open.lock().len() < 5000, "most of the dead ones are cleaned away");
+        use std::os::unix::fs::MetadataExt;
+        assert!(file.metadata().unwrap().blocks() * 512 < len, "and their memory is given back");
+        list(&next, kept, 1, &["behind the torn one"]);
+        let last = Directories::open_file(file, 2).unwrap();
+        assert_eq!(name_of(&last, kept, 2), Some(b"behind the torn one".to_vec()));
     }
 }

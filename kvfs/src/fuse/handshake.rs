@@ -21,11 +21,13 @@ const CAPABILITIES: [InitFlags; 9] = [
     InitFlags::FUSE_HAS_RESEND,
 ];
 
-/// Asks for our set.
-pub(super) fn negotiate(config: &mut KernelConfig) {
+/// Asks for our set; answers with what this kernel does not offer.
+pub(super) fn negotiate(config: &mut KernelConfig) -> InitFlags {
+    let mut missing = InitFlags::empty();
     for capability in CAPABILITIES {
         if config.add_capabilities(capability).is_err() {
             tracing::debug!(?capability, "not offered by this kernel");
+            missing |= capability;
         }
     }
     let refused =
@@ -33,4 +35,5 @@ pub(super) fn negotiate(config: &mut KernelConfig) {
     for nearest in refused.into_iter().flatten() {
         tracing::warn!(nearest, "a limit of requests was refused");
     }
+    missing
 }

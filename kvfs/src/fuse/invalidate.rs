@@ -1,17 +1,15 @@
 //! Telling the kernel that what it believes has changed: a slave that became master or moved to another snapshot.
 
 use super::lookups::Lookups;
+use super::notify;
 use crate::ids::Ino;
 use fuser::{INodeNo, Notifier};
-use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-
-/// `FUSE_NOTIFY_INC_EPOCH`, which fuser 0.18 does not know: every name that the kernel has cached so far is void.
-const NOTIFY_INC_EPOCH: i32 = 8;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A line to the kernel's caches. Call it from any thread but a handler of this mount: the kernel may hold the lock of
 /// the very directory whose request that handler answers.
@@ -20,11 +18,12 @@ pub struct Invalidator {
     notifier: Notifier,
     device: Arc<OwnedFd>,
     lookups: Arc<Lookups>,
+    voided: Arc<AtomicBool>,
 }
 
 impl Invalidator {
-    pub(super) fn new(notifier: Notifier, device: OwnedFd, lookups: Arc<Lookups>) -> Self {
-        Self { notifier, device: Arc::new(device), lookups }
+    pub(super) fn new(notifier: Notifier, device: OwnedFd, lookups: Arc<Lookups>, voided: Arc<AtomicBool>) -> Self {
+        Self { notifier, device: Arc::new(device), lookups, voided }
     }
 
     /// Attributes and cached bytes of `ino` are void.
@@ -40,23 +39,12 @@ impl Invalidator {
     /// Everything is void: names, attributes and cached bytes. On kernels before 6.16 names expire by themselves
     /// within a second, if the mount answers opens. Takes about a microsecond for each inode that the kernel holds.
     pub fn all(&self) -> io::Result<()> {
-        self.all_names()?;
+        self.voided.store(true, Ordering::Release);
+        notify::void_names(&*self.device)?;
         self.inode(Ino::ROOT)?;
         for ino in self.lookups.held() {
             self.inode(ino)?;
         }
         Ok(())
-    }
-
-    fn all_names(&self) -> io::Result<()> {
-        let mut message = [0_u8; 16];
-        let (header, _unique) = message.split_at_mut(8);
-        let (len, code) = header.split_at_mut(4);
-        len.copy_from_slice(&16_u32.to_ne_bytes());
-        code.copy_from_slice(&NOTIFY_INC_EPOCH.to_ne_bytes());
-        match rustix::io::write(&*self.device, &message) {
-            Ok(_) | Err(Errno::INVAL) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
     }
 }

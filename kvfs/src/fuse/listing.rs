@@ -135,35 +135,43 @@ fn look_up_all(fs: &dyn FileSystem, ino: Ino, entries: Vec<DirEntry>) -> FsResul
 impl Core {
     /// Answers READDIR and READDIRPLUS of `ino` behind `cookie`.
     pub(super) fn list<S: Sheet>(self: &Arc<Self>, ino: Ino, handle: u64, cookie: u64, reply: S) {
-        let Some(cookies) = self.directories.get(handle) else { return reply.fail(libc::EBADF) };
+        let Some(cookies) = self.directories.get(handle, cookie) else { return reply.fail(libc::EBADF) };
         let Some(from) = cookies.lock().resume(cookie) else { return reply.fail(libc::EINVAL) };
         self.answer(
             ino,
             reply,
             [],
             move |fs, []| S::read(fs, ino, &from),
-            move |core, reply, batch| core.fill(ino, &cookies, reply, (cookie, batch)),
+            move |core, reply, batch| core.reply_with(ino, (handle, &cookies), reply, (cookie, batch)),
         );
+    }
+
+    /// Fills the reply and sends it.
+    fn reply_with<S: Sheet>(&self, ino: Ino, from: (u64, &Mutex<Cookies>), mut reply: S, first: (u64, Batch)) {
+        let (handle, cookies) = from;
+        self.fill(ino, cookies, &mut reply, first);
+        self.directories.keep(handle, &mut cookies.lock());
+        reply.send();
     }
 
     /// Puts `first`, which follows the entry with a cookie, into the reply, then more as long as there is room and
     /// nothing has to be waited for.
-    fn fill<S: Sheet>(&self, ino: Ino, cookies: &Mutex<Cookies>, mut reply: S, first: (u64, Batch)) {
+    fn fill<S: Sheet>(&self, ino: Ino, cookies: &Mutex<Cookies>, reply: &mut S, first: (u64, Batch)) {
         let (mut cookie, mut batch) = first;
         loop {
             let mut known = cookies.lock();
             for line in &batch.lines {
                 let next = known.assign(cookie, &line.entry.name);
                 if reply.put(self, next, line) == Room::Full {
-                    return reply.send();
+                    return;
                 }
                 cookie = next;
             }
             drop(known);
-            let Some(last) = batch.lines.last().filter(|_| batch.rest == Rest::Perhaps) else { return reply.send() };
+            let Some(last) = batch.lines.last().filter(|_| batch.rest == Rest::Perhaps) else { return };
             match S::read(&*self.fs, ino, &Resume::behind(&last.entry.name)) {
                 Ok(more) => batch = more,
-                Err(_) => return reply.send(),
+                Err(_) => return,
             }
         }
     }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 const SHARDS: usize = 64;
 
 /// The kernel's references, by inode.
+#[derive(Debug)]
 pub(super) struct Lookups {
     shards: [Mutex<HashMap<Ino, u64>>; SHARDS],
 }
@@ -37,6 +38,26 @@ impl Lookups {
         *held = held.saturating_sub(count);
         if *held == 0 {
             shard.remove(&ino);
+            gone(ino);
+        }
+    }
+
+    /// The kernel drops `count` references, of which some may have been handed out by an earlier process: nobody can
+    /// say whether the last one is among them.
+    pub(super) fn forget_some(&self, ino: Ino, count: u64) {
+        let mut shard = self.shard(ino).lock();
+        if let Some(held) = shard.get_mut(&ino) {
+            *held = held.saturating_sub(count);
+            if *held == 0 {
+                shard.remove(&ino);
+            }
+        }
+    }
+
+    /// Calls `gone` unless this process has handed out a reference that the kernel has not dropped.
+    pub(super) fn if_not_held(&self, ino: Ino, gone: impl FnOnce(Ino)) {
+        let shard = self.shard(ino).lock();
+        if !shard.contains_key(&ino) {
             gone(ino);
         }
     }

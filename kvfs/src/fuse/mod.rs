@@ -14,7 +14,9 @@
 
 mod adapter;
 mod attach;
+mod connection;
 mod convert;
+mod cookies;
 mod core;
 mod directory;
 mod error;
@@ -25,13 +27,19 @@ mod listing;
 mod lookups;
 mod mounted;
 mod mountinfo;
+mod notify;
+mod once;
+mod orphans;
 mod pool;
 mod precheck;
+mod redirect;
 
+pub use connection::{Connection, ConnectionFacts};
 pub use error::{MountError, MountErrorKind};
 pub use invalidate::Invalidator;
-pub use mounted::{Mount, Unmounted, mount};
+pub use mounted::{Mount, Unmounted, mount, serve};
 
+use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -63,7 +71,7 @@ impl MountOptions {
 }
 
 /// Whether the kernel asks before it opens a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OpenMode {
     /// A master: the kernel is told once that nobody cares (`ENOSYS`) and never asks again.
     Stateless,

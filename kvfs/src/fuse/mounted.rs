@@ -2,17 +2,19 @@
 
 use super::adapter::Adapter;
 use super::attach::{self, Detached, Visitors};
+use super::connection::{Connection, ConnectionFacts};
 use super::core::Core;
 use super::error::MountError;
 use super::invalidate::Invalidator;
 use super::mountinfo::{self, mounted_at};
-use super::{MountOptions, precheck};
+use super::{MountOptions, notify, redirect};
 use crate::fs::api::FileSystem;
 use fuser::{Config, Session, SessionACL};
 use parking_lot::{Condvar, Mutex};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,12 +24,17 @@ use std::time::Duration;
 /// copy of the mount.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The answer to the first request is much shorter.
+const ANSWER_BYTES_MAX: usize = 4096;
+
 /// A mounted filesystem. Dropping it unmounts.
 pub struct Mount {
     path: PathBuf,
     /// `major:minor` of this very mount, to never unmount another one at the same path.
     device: Option<String>,
     detached: AtomicBool,
+    core: Arc<Core>,
+    connection: Connection,
     invalidator: Invalidator,
     end: Arc<End>,
 }
@@ -51,23 +58,63 @@ struct End {
 
 /// Mounts `fs` at `mountpoint`, an empty directory. On return applications can use it.
 pub fn mount(fs: Arc<dyn FileSystem>, mountpoint: &Path, options: MountOptions) -> Result<Mount, MountError> {
-    let path = precheck::check_mountpoint(mountpoint, &options)?;
-    let connection = attach::attach(&path, &options)?;
-    let device = mounted_at(&path)?.map(|entry| entry.device);
-    match start(fs, connection, &options) {
-        Ok((invalidator, end)) => Ok(Mount { path, device, detached: AtomicBool::new(false), invalidator, end }),
-        Err(error) => {
-            if let Err(error) = attach::detach(&path) {
-                tracing::warn!(%error, "the mount that failed stays behind");
-            }
-            Err(MountError::os(format!("session of {}", path.display()), error))
+    let connection = Connection::mount(mountpoint, &options)?;
+    let path = connection.facts.path.clone();
+    serve(fs, connection, 0, &options).inspect_err(|_| {
+        if let Err(error) = attach::detach(&path) {
+            tracing::warn!(%error, "the mount that failed stays behind");
         }
+    })
+}
+
+/// Serves a connection with `fs`. `life` counts the processes that have done so: 0 answers the kernel's first request,
+/// later ones go on with what was asked and not answered.
+pub fn serve(
+    fs: Arc<dyn FileSystem>,
+    connection: Connection,
+    life: u32,
+    options: &MountOptions,
+) -> Result<Mount, MountError> {
+    let ConnectionFacts { path, mounted: device, .. } = connection.facts.clone();
+    match start(fs, &connection, life, options) {
+        Ok((core, invalidator, end)) => {
+            Ok(Mount { path, device, detached: AtomicBool::new(false), core, connection, invalidator, end })
+        }
+        Err(error) => Err(MountError::os(format!("session of {}", path.display()), error)),
     }
 }
 
-fn start(fs: Arc<dyn FileSystem>, connection: OwnedFd, options: &MountOptions) -> io::Result<(Invalidator, Arc<End>)> {
-    let device = connection.as_fd().try_clone_to_owned()?;
-    let core = Arc::new(Core::new(fs, options));
+fn start(
+    fs: Arc<dyn FileSystem>,
+    connection: &Connection,
+    life: u32,
+    options: &MountOptions,
+) -> io::Result<(Arc<Core>, Invalidator, Arc<End>)> {
+    let device = connection.device.try_clone()?;
+    let core = Arc::new(Core::new(fs, connection, life, options)?);
+    let session = shake_hands(&core, connection, life, options)?;
+    let invalidator = Invalidator::new(session.notifier(), device, core.lookups.clone(), core.voided.clone());
+    let end = Arc::new(End::default());
+    let (ending, serving) = (end.clone(), core.clone());
+    if life > 0 {
+        notify::resend(&connection.device)?;
+    }
+    std::thread::Builder::new().name("cbfs-fuse".into()).spawn(move || {
+        let outcome = session.run();
+        serving.disconnected();
+        ending.reached(outcome);
+    })?;
+    Ok((core, invalidator, end))
+}
+
+/// A session on the connection. The library insists on a first request, and there is one only once in the life of a
+/// connection: it is played to it on a socket, and the kernel gets the answer if it waits for one.
+fn shake_hands(
+    core: &Arc<Core>,
+    connection: &Connection,
+    life: u32,
+    options: &MountOptions,
+) -> io::Result<Session<Adapter>> {
     let acl = match attach::visitors() {
         Visitors::All => SessionACL::All,
         Visitors::Owner => SessionACL::Owner,
@@ -75,22 +122,28 @@ fn start(fs: Arc<dyn FileSystem>, connection: OwnedFd, options: &MountOptions) -
     let mut config = Config::default();
     config.acl = acl;
     config.n_threads = Some(options.threads.get());
-    let session = Session::from_fd(Adapter::new(core.clone()), connection, acl, config)?;
-    let invalidator = Invalidator::new(session.notifier(), device, core.lookups.clone());
-    let end = Arc::new(End::default());
-    let ending = end.clone();
-    std::thread::Builder::new().name("cbfs-fuse".into()).spawn(move || {
-        let outcome = session.run();
-        core.disconnected();
-        ending.reached(outcome);
-    })?;
-    Ok((invalidator, end))
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    rustix::io::write(&ours, &connection.facts.init)?;
+    let session = Session::from_fd(Adapter::new(core.clone()), theirs, acl, config)?;
+    let mut answer = [0; ANSWER_BYTES_MAX];
+    let count = rustix::io::read(&ours, &mut answer)?;
+    redirect::redirect(session.as_fd(), connection.device.as_fd())?;
+    if life == 0 {
+        rustix::io::write(&connection.device, answer.get(..count).unwrap_or_default())?;
+    }
+    Ok(session)
 }
 
 impl Mount {
     /// Where it is mounted, canonical.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What a later process needs to go on with this mount; `None`: the kernel is older than Linux 6.9 and could not
+    /// send again what was not answered.
+    pub fn connection(&self) -> Option<&Connection> {
+        self.core.can_resend().then_some(&self.connection)
     }
 
     /// A line to the kernel's caches; stays valid for the life of the mount.

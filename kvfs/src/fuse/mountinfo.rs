@@ -26,9 +26,9 @@ pub(super) fn mounted_at(path: &Path) -> Result<Option<MountEntry>, MountError> 
     Ok(parse(&table).filter(|entry| entry.path == path).last())
 }
 
-/// Whether what is mounted at `path` has lost its daemon.
+/// Whether what is mounted at `path` has lost its daemon. Attributes may be in the kernel's cache; these are not.
 pub(super) fn is_dead(path: &Path) -> bool {
-    std::fs::metadata(path).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
+    rustix::fs::statfs(path).is_err_and(|errno| errno == rustix::io::Errno::NOTCONN)
 }
 
 fn parse(table: &[u8]) -> impl Iterator<Item = MountEntry> + '_ {

@@ -18,6 +18,7 @@ use crate::error::{FsError, FsResult};
 use crate::ids::{Epoch, Ino, SegmentNo, Xid};
 use crate::lmdb::{self, LocalEnv};
 use crate::op::SnapshotRequest;
+use crate::request::DoneRequests;
 use bytes::Bytes;
 use heed::Database;
 use heed::types::Bytes as Raw;
@@ -44,6 +45,8 @@ pub struct LayerMeta {
     pub totals: Totals,
     /// It has a cut or an inode tombstone: something that hides keys of the layers below.
     pub hiding: bool,
+    /// Requests up to `applied` that may not be answered: their records leave the journal.
+    pub requests: DoneRequests,
     /// Set once, with the last write.
     pub sealed: Option<Seal>,
 }

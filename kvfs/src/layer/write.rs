@@ -4,6 +4,7 @@ use super::{Layer, LayerMeta, META_KEY, Seal};
 use crate::base::Totals;
 use crate::error::{FsError, FsResult};
 use crate::ids::{Ino, SegmentNo, Xid};
+use crate::request::DoneRequests;
 use crate::schema::key::Parts;
 use crate::schema::{Key, Place, Space, Value};
 use heed::RwTxn;
@@ -19,6 +20,8 @@ pub struct CheckpointMark {
     pub ino_end: Ino,
     /// See [`LayerMeta::totals`].
     pub totals: Totals,
+    /// See [`LayerMeta::requests`].
+    pub requests: DoneRequests,
     /// The layer ends here.
     pub seal: Option<Seal>,
 }
@@ -95,8 +98,9 @@ impl CheckpointWriter<'_> {
                 layer.live_table.put(&mut self.txn, &row, &count.to_be_bytes()).map_err(fail)?;
             }
         }
-        let CheckpointMark { applied, ino_end, totals, seal } = mark;
-        let meta = LayerMeta { applied, ino_end, totals, hiding: self.hiding, sealed: seal, ..layer.meta() };
+        let CheckpointMark { applied, ino_end, totals, requests, seal } = mark;
+        let hiding = self.hiding;
+        let meta = LayerMeta { applied, ino_end, totals, hiding, requests, sealed: seal, ..layer.meta() };
         let bytes = postcard::to_stdvec(&meta).map_err(|e| FsError::io(format!("{}: {e}", layer.path.display())))?;
         layer.meta_table.put(&mut self.txn, META_KEY, &bytes).map_err(fail)?;
         self.txn.commit().map_err(fail)?;

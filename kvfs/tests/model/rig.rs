@@ -4,7 +4,7 @@ use crate::Step;
 use crate::base::MemoryBase;
 use crate::reference::{Content, Id, ROOT, Reference};
 use kvfs::data::DataOptions;
-use kvfs::engine::{Engine, EngineIdentity, EngineOptions, EngineSetup, InstanceDirs, create_instance};
+use kvfs::engine::{Engine, EngineIdentity, EngineOptions, EngineSetup, InstanceDirs, Opening, create_instance};
 use kvfs::fs::{Caller, FileSystem, Fs, NewNode, SystemClock};
 use kvfs::journal::JournalOptions;
 use kvfs::node::{NodeChanges, NodeStore};
@@ -78,7 +78,7 @@ impl Rig {
         let node = Arc::new(NodeStore::open(&dirs.node()).unwrap());
         let stack = Arc::new(Stack::read_only(Arc::clone(&self.base) as _));
         let now = Time::default();
-        let setup = EngineSetup { dirs, node, stack, owner: (0, 0), now, options: options() };
+        let setup = EngineSetup { dirs, node, stack, owner: (0, 0), now, options: options(), opening: Opening::Fresh };
         self.fs = Some(Fs::new(Engine::open(setup).unwrap(), Arc::new(SystemClock)));
         self.held.clear();
     }

@@ -21,7 +21,7 @@ use cloud_mgmt::config::FsConfig;
 use cloud_mgmt::ledger::{Appender, History, SnapshotEntry};
 use cloud_mgmt::names::FsName;
 use cloud_mgmt::store::ObjectStore;
-use kvfs::engine::Engine;
+use kvfs::engine::{Engine, Opening};
 use kvfs::fs::{Clock, FileSystem, Fs, SystemClock};
 use kvfs::node::NodeStore;
 use kvfs::op::{SnapshotKind, SnapshotRequest};
@@ -64,6 +64,8 @@ pub struct AgentSetup {
     pub options: AgentOptions,
     /// Where asynchronous calls run.
     pub runtime: Handle,
+    /// Whether the mount of an earlier process goes on.
+    pub opening: Opening,
 }
 
 /// Which snapshot a slave shows.
@@ -228,6 +230,12 @@ impl Agent {
             problem: read_only.or(checkpoint).or_else(|| state.problem.clone()),
             queued: queued as u32,
         }
+    }
+
+    /// Brings what is acknowledged into the layers, so that whoever opens next has little to do.
+    pub async fn checkpoint(&self) -> Result<(), AgentError> {
+        let engine = self.fs.engine();
+        blocking(move || engine.map_or(Ok(()), |engine| Ok(engine.checkpoint()?))).await
     }
 
     /// Stops: what is acknowledged is checkpointed and flushed; uploads go on at the next mount.

@@ -124,6 +124,7 @@ pub(super) fn engine_setup(setup: &AgentSetup, node: &Arc<NodeStore>, stack: Arc
         owner,
         now: system_clock().now(),
         options: EngineOptions { data, ..EngineOptions::default() },
+        opening: setup.opening,
     }
 }
 

@@ -57,6 +57,7 @@ impl Bucket {
                 upload_concurrency: 2,
             },
             runtime: self.runtime.handle().clone(),
+            opening: kvfs::engine::Opening::Fresh,
         }
     }
 

@@ -1,0 +1,185 @@
+//! What an engine knows of the requests of the process before it, and of the files that are still open there.
+
+#![allow(clippy::unwrap_used)]
+
+use kvfs::base::EmptyBase;
+use kvfs::engine::{Engine, EngineIdentity, EngineOptions, EngineSetup, InstanceDirs, Opening, create_instance};
+use kvfs::fs::{Caller, FileSystem, Fs, NewNode, SystemClock};
+use kvfs::node::NodeStore;
+use kvfs::op::{Privileges, SnapshotKind, SnapshotRequest};
+use kvfs::request::{Lane, RequestId, Requested, WorkingFor};
+use kvfs::schema::{FileKind, Time};
+use kvfs::stack::Stack;
+use kvfs::{Epoch, Ino};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+const CALLER: Caller = Caller { uid: 0, gid: 0 };
+const CONNECTION: u32 = 77;
+const SAME: Opening = Opening::Resumed { connection: CONNECTION };
+
+fn instance() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let dirs = InstanceDirs::new(dir.path());
+    let node = NodeStore::open(&dirs.node()).unwrap();
+    create_instance(&dirs, &node, EngineIdentity { fs: Uuid::from_u128(1), epoch: Epoch(1) }, &EmptyBase).unwrap();
+    dir
+}
+
+fn open(dir: &Path, opening: Opening) -> Fs {
+    let dirs = InstanceDirs::new(dir);
+    let node = Arc::new(NodeStore::open(&dirs.node()).unwrap());
+    let stack = Arc::new(Stack::read_only(Arc::new(EmptyBase)));
+    let options = EngineOptions { checkpoint_interval: Duration::from_secs(3600), ..EngineOptions::default() };
+    let setup = EngineSetup { dirs, node, stack, owner: (0, 0), now: Time::default(), options, opening };
+    Fs::new(Engine::open(setup).unwrap(), Arc::new(SystemClock))
+}
+
+/// As after `kill -9`.
+fn kill(fs: Fs) {
+    fs.engine().unwrap().halt();
+}
+
+fn id(unique: u64) -> RequestId {
+    RequestId { connection: CONNECTION, unique }
+}
+
+/// Works for a request as thread `thread` of process life `life`.
+fn request(unique: u64, life: u32, thread: u32) -> WorkingFor {
+    WorkingFor::begin(Requested { id: id(unique), lane: Lane { life, thread } })
+}
+
+fn make(fs: &Fs, name: &str) -> Ino {
+    let node = NewNode { kind: FileKind::Regular, mode: 0o644, rdev: 0, target: &[] };
+    fs.make(CALLER, Ino::ROOT, name.as_bytes(), &node).unwrap().ino
+}
+
+fn snapshot(fs: &Fs) {
+    let (id, requested) = (Uuid::new_v4(), Time::default());
+    let request = SnapshotRequest { id, name: None, kind: SnapshotKind::User, key: None, requested };
+    fs.engine().unwrap().take_snapshot(request, &BTreeSet::new()).unwrap();
+    fs.engine().unwrap().checkpoint().unwrap();
+}
+
+/// The ways by which a record leaves the journal.
+fn journal(_: &Fs) {}
+fn checkpoint(fs: &Fs) {
+    fs.engine().unwrap().checkpoint().unwrap();
+}
+fn two_checkpoints(fs: &Fs) {
+    checkpoint(fs);
+    make(fs, &format!("something else {}", Uuid::new_v4()));
+    checkpoint(fs);
+}
+
+#[test]
+fn the_last_request_of_each_thread_is_known_to_the_next_process_however_its_record_is_kept() {
+    for (between, what) in
+        [(journal as fn(&Fs), "journal"), (checkpoint, "checkpoint"), (two_checkpoints, "two"), (snapshot, "snapshot")]
+    {
+        let dir = instance();
+        let fs = open(dir.path(), Opening::Fresh);
+        let answered = {
+            let _for = request(2, 0, 0);
+            make(&fs, "answered")
+        };
+        let made = {
+            let _for = request(4, 0, 0);
+            make(&fs, "made")
+        };
+        {
+            let _for = request(6, 0, 1);
+            fs.unlink(Ino::ROOT, b"answered").unwrap();
+        }
+        // A thread that works for nobody: recovery must not take it for one of them.
+        make(&fs, "by itself");
+        between(&fs);
+        kill(fs);
+
+        // Recovered twice: the second recovery has only the first one's checkpoint.
+        for life in 1..3 {
+            let fs = open(dir.path(), SAME);
+            assert_eq!(fs.done_request(id(4)).unwrap().ino, Some(made), "{what}, life {life}");
+            assert_eq!(fs.done_request(id(6)).unwrap().ino, None, "{what}, life {life}");
+            assert_eq!(fs.done_request(id(2)), None, "{what}: {answered} was answered before 4 was read");
+            assert_eq!(fs.done_request(id(8)), None);
+            assert_eq!(fs.done_request(RequestId { connection: 1, unique: 4 }), None);
+            between(&fs);
+            kill(fs);
+        }
+        let fs = open(dir.path(), Opening::Resumed { connection: CONNECTION + 1 });
+        assert_eq!(fs.done_request(id(4)), None, "{what}: another mount has requests of its own");
+        kill(fs);
+        assert_eq!(open(dir.path(), Opening::Fresh).done_request(id(4)), None, "{what}: nobody asks any more");
+    }
+}
+
+#[test]
+fn what_an_operation_did_not_do_is_not_remembered() {
+    let dir = instance();
+    let fs = open(dir.path(), Opening::Fresh);
+    make(&fs, "there");
+    {
+        let _for = request(2, 0, 0);
+        let node = NewNode { kind: FileKind::Directory, mode: 0o755, rdev: 0, target: &[] };
+        fs.make(CALLER, Ino::ROOT, b"there", &node).unwrap_err();
+    }
+    assert_eq!(fs.done_request(id(2)), None);
+    kill(fs);
+    assert_eq!(open(dir.path(), SAME).done_request(id(2)), None);
+}
+
+#[test]
+fn lives_that_are_over_are_forgotten_when_nobody_can_ask_for_them() {
+    let dir = instance();
+    let fs = open(dir.path(), Opening::Fresh);
+    {
+        let _for = request(2, 0, 0);
+        make(&fs, "first");
+    }
+    kill(fs);
+    let fs = open(dir.path(), SAME);
+    {
+        let _for = request(4, 1, 0);
+        make(&fs, "second");
+    }
+    assert!(fs.done_request(id(2)).is_some() && fs.done_request(id(4)).is_some(), "lanes of two lives are two");
+    fs.forget_requests_before(1);
+    assert_eq!(fs.done_request(id(2)), None);
+    checkpoint(&fs);
+    kill(fs);
+    let fs = open(dir.path(), SAME);
+    assert_eq!(fs.done_request(id(2)), None);
+    assert!(fs.done_request(id(4)).is_some());
+}
+
+#[test]
+fn files_without_names_stay_for_the_mount_that_goes_on_and_go_with_a_new_one() {
+    let dir = instance();
+    let fs = open(dir.path(), Opening::Fresh);
+    let ino = make(&fs, "file");
+    fs.write(ino, 0, b"content", Privileges::Keep).unwrap();
+    fs.unlink(Ino::ROOT, b"file").unwrap();
+    kill(fs);
+    for _ in 0..2 {
+        let fs = open(dir.path(), SAME);
+        assert_eq!(fs.orphans(), [ino]);
+        assert_eq!(&fs.read(ino, 0, 100).unwrap()[..], b"content");
+        checkpoint(&fs);
+        kill(fs);
+    }
+    let fs = open(dir.path(), SAME);
+    fs.forgotten(ino);
+    assert!(fs.orphans().is_empty());
+    fs.attributes(ino).unwrap_err();
+    let other = make(&fs, "other");
+    fs.unlink(Ino::ROOT, b"other").unwrap();
+    kill(fs);
+    let fs = open(dir.path(), Opening::Fresh);
+    assert!(fs.orphans().is_empty());
+    fs.attributes(other).unwrap_err();
+}
