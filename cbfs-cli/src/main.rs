@@ -11,6 +11,7 @@ mod context;
 mod control;
 mod daemon;
 mod failure;
+mod holder;
 mod logging;
 mod mounts;
 mod output;
@@ -27,15 +28,19 @@ fn main() -> ExitCode {
     let _scenario = std::env::var_os("FAILPOINTS").map(|_| fail::FailScenario::setup());
 
     let cli = cli::Cli::parse();
-    let detached = matches!(&cli.command, cli::Command::Mount(args) if args.process.detached);
-    let verbosity = match &cli.command {
-        cli::Command::Mount(args) if args.process.foreground || args.process.detached => logging::Verbosity::Daemon,
+    let process = match &cli.command {
+        cli::Command::Mount(args) => Some(&args.process),
+        _ => None,
+    };
+    let detached = process.is_some_and(|p| p.detached || p.held == Some(daemon::Stays::Background));
+    let verbosity = match process {
+        Some(p) if p.foreground || p.detached || p.held.is_some() => logging::Verbosity::Daemon,
         _ => logging::Verbosity::Command,
     };
     logging::start(verbosity);
     // A panic is a defect: its message is on stderr, its exit code is the one of the table.
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| commands::run(cli))) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Ok(code)) => code,
         Ok(Err(failure)) => {
             // The process that started this one has been told, and tells the user.
             if !detached {

@@ -73,9 +73,9 @@ pub fn unmount_without_daemon(dir: &Path) -> Result<(), Failure> {
     Err(Failure::new(FailureKind::Busy, format!("unmount {}: {}", dir.display(), words.trim())))
 }
 
-/// Whether the daemon of the mount there is gone.
+/// Whether the daemon of the mount there is gone. stat(2) may be answered from the kernel's cache all the same.
 fn is_dead(dir: &Path) -> bool {
-    std::fs::metadata(dir).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
+    rustix::fs::statfs(dir).is_err_and(|errno| errno == rustix::io::Errno::NOTCONN)
 }
 
 /// Takes what a killed daemon left off the mount point, so that mounting again is all there is to do.

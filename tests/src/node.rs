@@ -2,7 +2,7 @@
 
 use crate::bucket::Bucket;
 use crate::paths::cbfs_binary;
-use crate::process::{Outcome, is_alive, processes_with, run, signal, wait_child, wait_until};
+use crate::process::{Outcome, children_of, is_alive, processes_with, run, signal, wait_child, wait_until};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::Signal;
@@ -25,6 +25,7 @@ pub struct Node {
     home: TempDir,
     state: PathBuf,
     env: Vec<(String, String)>,
+    program: Option<PathBuf>,
 }
 
 impl Node {
@@ -53,7 +54,12 @@ impl Node {
         env.push(("CBFS_CHECK_INTERVAL".into(), "1s".into()));
         env.push(("CBFS_FETCH_TIMEOUT".into(), "10s".into()));
         env.push(("RUST_BACKTRACE".into(), "1".into()));
-        Ok(Self { home, state, env })
+        Ok(Self { home, state, env, program: None })
+    }
+
+    /// Uses another program than the one under test from now on.
+    pub fn set_program(&mut self, program: &Path) {
+        self.program = Some(program.to_owned());
     }
 
     /// The state directory.
@@ -88,7 +94,10 @@ impl Node {
     }
 
     fn command(&self, args: &[&str]) -> Result<Command> {
-        let mut command = Command::new(cbfs_binary()?);
+        let mut command = match &self.program {
+            Some(program) => Command::new(program),
+            None => Command::new(cbfs_binary()?),
+        };
         command.args(args).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(self.env.iter().map(|(name, value)| (name, value))).current_dir(self.home.path());
         Ok(command)
@@ -104,7 +113,7 @@ impl Node {
         }
     }
 
-    /// Mounts `address` on the directory `name` of this node, with the daemon as a child of the test.
+    /// Mounts `address` on the directory `name` of this node, with the holder as a child of the test.
     pub fn mount(&self, address: &str, name: &str, options: &[&str]) -> Result<Mounted> {
         let dir = self.mount_point(name)?;
         ensure!(!is_mounted(&dir)?, "{} is mounted already", dir.display());
@@ -136,14 +145,22 @@ impl Drop for Node {
         for dir in mounts_below(self.home.path()).unwrap_or_default() {
             let _ = unmount(&dir, UnmountFlags::DETACH);
         }
-        for pid in processes_with(&self.state).unwrap_or_default() {
-            let _ = signal(pid, Signal::KILL);
-            let _ = wait_until("the daemon is gone", Duration::from_secs(5), || Ok(!is_alive(pid)));
+        // A holder that goes after its daemon may have started another one.
+        for _ in 0..20 {
+            let left = processes_with(&self.state).unwrap_or_default();
+            let alive: Vec<u32> = left.into_iter().filter(|pid| is_alive(*pid)).collect();
+            if alive.is_empty() {
+                break;
+            }
+            for pid in alive {
+                let _ = signal(pid, Signal::KILL);
+                let _ = wait_until("the process is gone", Duration::from_secs(5), || Ok(!is_alive(pid)));
+            }
         }
     }
 }
 
-/// A mount whose daemon is a child of the test. Dropping it kills the daemon and unmounts.
+/// A mount whose holder is a child of the test. Dropping it kills holder and daemon, and unmounts.
 #[derive(Debug)]
 pub struct Mounted {
     dir: PathBuf,
@@ -162,9 +179,32 @@ impl Mounted {
         self.dir.join(below)
     }
 
-    /// The daemon's process.
-    pub fn pid(&self) -> u32 {
+    /// The daemon's process, now.
+    pub fn pid(&self) -> Result<u32> {
+        let children = children_of(self.child.id())?;
+        children.into_iter().find(|pid| is_alive(*pid)).context("there is no daemon")
+    }
+
+    /// The holder's process.
+    pub fn holder(&self) -> u32 {
         self.child.id()
+    }
+
+    /// `kill -9` of the daemon alone; comes back when another one runs.
+    pub fn kill_daemon(&self) -> Result<()> {
+        let pid = self.pid()?;
+        signal(pid, Signal::KILL)?;
+        wait_until(
+            "another daemon runs",
+            MOUNT_LIMIT,
+            || Ok(!is_alive(pid) && self.pid().is_ok_and(|next| next != pid)),
+        )
+    }
+
+    /// Waits for the holder's end by itself: its exit code.
+    pub fn wait_for_end(&mut self) -> Result<Option<i32>> {
+        let status = wait_child(&mut self.child, MOUNT_LIMIT)?.context("the holder is still there")?;
+        Ok(status.code())
     }
 
     /// Everything that the daemons on this mount point said.
@@ -182,21 +222,22 @@ impl Mounted {
         Ok(())
     }
 
-    /// `kill -9`, and the dead mount is taken away.
+    /// `kill -9` of holder and daemon, as if the machine had stopped them, and the dead mount is taken away.
     pub fn kill(mut self) -> Result<()> {
-        self.end()
-    }
-
-    /// Waits for the daemon's end by itself (a crash point), and takes the dead mount away.
-    pub fn wait_for_crash(mut self) -> Result<()> {
-        wait_child(&mut self.child, MOUNT_LIMIT)?.context("the daemon did not crash")?;
         self.end()
     }
 
     fn end(&mut self) -> Result<()> {
         if self.child.try_wait()?.is_none() {
+            // Stopped, it starts no other daemon.
+            signal(self.child.id(), Signal::STOP)?;
+            let daemons = children_of(self.child.id())?;
             self.child.kill()?;
             self.child.wait()?;
+            for pid in daemons {
+                signal(pid, Signal::KILL)?;
+                wait_until("the daemon is gone", Duration::from_secs(30), || Ok(!is_alive(pid)))?;
+            }
         }
         if is_mounted(&self.dir)? {
             unmount(&self.dir, UnmountFlags::DETACH).context("cannot take the dead mount away")?;

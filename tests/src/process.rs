@@ -196,6 +196,21 @@ pub fn processes_with(needle: &Path) -> Result<Vec<u32>> {
     Ok(found)
 }
 
+/// Ids of the child processes of `parent`.
+pub fn children_of(parent: u32) -> Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        // `pid (name) state parent …`, and the name may hold anything.
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let fields = stat.rsplit(')').next().unwrap_or_default();
+        if fields.split_whitespace().nth(1).is_some_and(|field| field == parent.to_string()) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
 fn kill_group(child: &Child) {
     if let Some(pid) = Pid::from_raw(child.id() as i32) {
         // Gone already is as good.

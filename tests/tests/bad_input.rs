@@ -130,7 +130,7 @@ fn a_second_daemon_is_refused(kind: StoreKind) -> Result<()> {
     write_durable(&mount.path("file"), b"content")?;
     let elsewhere = node.mount_point("elsewhere")?;
     let elsewhere = elsewhere.to_str().context("not UTF-8")?;
-    let pid = mount.pid().to_string();
+    let pid = mount.pid()?.to_string();
     for options in [&["--foreground"][..], &[]] {
         let args = [&["mount", &scenario.address, elsewhere], options].concat();
         node.cbfs(&args)?.refused(BUSY, &[&pid])?;

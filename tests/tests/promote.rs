@@ -26,9 +26,9 @@ fn a_slave_takes_over(kind: StoreKind) -> Result<()> {
     let slave = Mount::new(&scenario.bucket, &scenario.at("latest"), &[])?;
     check_read_only(slave.mounted.dir())?;
     let mut held_open = File::open(slave.mounted.path("published"))?;
-    let daemon = slave.mounted.pid();
+    let daemon = slave.mounted.pid()?;
     slave.node.cbfs(&["promote", &scenario.address, "--epoch", "1"])?.success()?;
-    ensure!(slave.mounted.pid() == daemon && !slave.mounted.log()?.contains("panicked"), "not the same daemon");
+    ensure!(slave.mounted.pid()? == daemon && !slave.mounted.log()?.contains("panicked"), "not the same daemon");
     let mut content = String::new();
     held_open.read_to_string(&mut content)?;
     ensure!(content == "in the snapshot", "an open file shows {content:?}");

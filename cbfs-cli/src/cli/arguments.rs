@@ -1,5 +1,6 @@
 //! The arguments of each command.
 
+use crate::daemon::Stays;
 use crate::failure::Failure;
 use crate::settings::parse_assignment;
 use clap::{Args, Subcommand};
@@ -83,9 +84,12 @@ pub struct ProcessArgs {
     /// Serve in this process, until it is unmounted or gets SIGTERM
     #[arg(long)]
     pub foreground: bool,
-    /// The daemon that `cbfs mount` starts: serves, and reports on stdout when it is ready
+    /// The process in the background that `cbfs mount` starts; its daemon reports on stdout when it is ready
     #[arg(long, hide = true)]
     pub detached: bool,
+    /// The daemon that the holder of a mount starts; standard input is the line between the two
+    #[arg(long, hide = true, value_name = "WHERE", conflicts_with_all = ["foreground", "detached"])]
+    pub held: Option<Stays>,
 }
 
 /// `cbfs unmount`
@@ -94,6 +98,14 @@ pub struct UnmountArgs {
     /// The mount point
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
+}
+
+/// `cbfs upgrade`
+#[derive(Debug, Args)]
+pub struct UpgradeArgs {
+    /// The filesystem, by name or by a path in it
+    #[arg(value_name = "FS")]
+    pub fs: String,
 }
 
 /// `cbfs status`

@@ -6,7 +6,7 @@ mod tests;
 
 pub use arguments::{
     CompletionArgs, CreateArgs, DeleteArgs, ListArgs, ManArgs, MountArgs, PromoteArgs, ShowArgs, SnapshotArgs,
-    SnapshotCommand, SnapshotCreateArgs, SnapshotListArgs, SnapshotStatusArgs, StatusArgs, UnmountArgs,
+    SnapshotCommand, SnapshotCreateArgs, SnapshotListArgs, SnapshotStatusArgs, StatusArgs, UnmountArgs, UpgradeArgs,
 };
 
 use clap::{Args, Parser, Subcommand};
@@ -77,6 +77,12 @@ Examples:
     /// Everything written is on the local disk when this returns; uploads that are not done go on at the next mount.
     #[command(after_help = "Example:\n  cbfs unmount /home")]
     Unmount(UnmountArgs),
+    /// Go on with the program that is on disk now, without unmounting
+    ///
+    /// The daemon makes room for a new one. Open files stay open, calls wait for a moment. If the new program cannot
+    /// serve, the old one comes back.
+    #[command(after_help = "Example:\n  apt-get install cbfs && cbfs upgrade home")]
+    Upgrade(UpgradeArgs),
     /// Show the mounts of this node
     #[command(after_help = "Examples:\n  cbfs status\n  cbfs status home --config")]
     Status(StatusArgs),

@@ -12,26 +12,37 @@ mod show;
 mod snapshot;
 mod status;
 mod unmount;
+mod upgrade;
 
 use crate::cli::{Cli, Command};
 use crate::context::Context;
 use crate::failure::Failure;
 use std::future::Future;
 use std::path::Path;
+use std::process::ExitCode;
 
 /// Runs the command.
-pub fn run(cli: Cli) -> Result<(), Failure> {
+pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let context = Context::new(&cli.global)?;
     match cli.command {
-        Command::Create(args) => wait_for(create::run(&context, args)),
-        Command::List(args) => wait_for(list::run(&context, args)),
-        Command::Show(args) => wait_for(show::run(&context, args)),
-        Command::Delete(args) => wait_for(delete::run(&context, args)),
+        // What it becomes may end with the code of another process.
         Command::Mount(args) => mount::run(&context, args),
-        Command::Unmount(args) => wait_for(unmount::run(&context, args)),
-        Command::Status(args) => wait_for(status::run(&context, args)),
-        Command::Snapshot(args) => wait_for(snapshot::run(&context, args)),
-        Command::Promote(args) => wait_for(promote::run(&context, args)),
+        other => run_to_end(&context, other).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn run_to_end(context: &Context, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Create(args) => wait_for(create::run(context, args)),
+        Command::List(args) => wait_for(list::run(context, args)),
+        Command::Show(args) => wait_for(show::run(context, args)),
+        Command::Delete(args) => wait_for(delete::run(context, args)),
+        Command::Mount(args) => mount::run(context, args).map(drop),
+        Command::Unmount(args) => wait_for(unmount::run(context, args)),
+        Command::Upgrade(args) => wait_for(upgrade::run(context, args)),
+        Command::Status(args) => wait_for(status::run(context, args)),
+        Command::Snapshot(args) => wait_for(snapshot::run(context, args)),
+        Command::Promote(args) => wait_for(promote::run(context, args)),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     }

@@ -4,7 +4,7 @@ use super::live;
 use crate::cli::StatusArgs;
 use crate::context::Context;
 use crate::control::Client;
-use crate::control::api::{AccessView, FilesystemStatus, Role};
+use crate::control::api::{AccessView, FilesystemStatus, HeldView, Role};
 use crate::failure::Failure;
 use crate::output::{self, Format, Table, or_dash};
 use crate::settings::SettingView;
@@ -60,6 +60,7 @@ async fn status_of(instance: &Instance) -> FilesystemStatus {
         pid,
         version: None,
         agent: None,
+        held: None,
         settings: None,
     }
 }
@@ -95,7 +96,7 @@ fn table(all: &[FilesystemStatus]) -> Table {
         let note = match agent {
             Some(agent) if agent.problem.is_some() => agent.problem.clone().unwrap_or_default(),
             Some(agent) if agent.store_reachable == Some(false) => "the store does not answer".to_owned(),
-            _ => String::new(),
+            _ => status.held.as_ref().map(held_note).unwrap_or_default(),
         };
         table.row([
             status.name.clone(),
@@ -109,6 +110,18 @@ fn table(all: &[FilesystemStatus]) -> Table {
         ]);
     }
     table
+}
+
+/// What a person should know of how the mount is kept.
+fn held_note(held: &HeldView) -> String {
+    if let Some(reason) = &held.unheld {
+        return format!("ends with its daemon: {reason}");
+    }
+    match (held.restarts, held.restarted, &held.restart_reason) {
+        (0, _, _) => String::new(),
+        (count, Some(at), Some(reason)) => format!("restarts: {count}, last at {at:.0}: {reason}"),
+        (count, _, _) => format!("restarts: {count}"),
+    }
 }
 
 fn print_settings(context: &Context, all: &[FilesystemStatus]) -> Result<(), Failure> {

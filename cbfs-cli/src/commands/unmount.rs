@@ -23,8 +23,10 @@ pub(super) async fn run(context: &Context, args: UnmountArgs) -> Result<(), Fail
     })?;
     match daemon_of(context, &name, &dir)? {
         Some(instance) => {
-            let pid = instance.pid().unwrap_or_default();
-            Client::new(instance.socket(), instance.name()).shut_down().await?;
+            let client = Client::new(instance.socket(), instance.name());
+            // The lock may still have the name of one that was killed.
+            let pid = client.status().await?.pid;
+            client.shut_down().await?;
             // A checkpoint of what was written may take its time; until the lock is free nobody can mount it again.
             lock::wait_released(instance.dir().to_owned(), pid).await;
         }

@@ -122,6 +122,22 @@ pub struct AgentView {
     pub queued: u32,
 }
 
+/// Who keeps the mount, and how often a daemon was replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HeldView {
+    /// The process that keeps the mount while daemons come and go; null: the mount ends with its daemon.
+    pub holder: Option<u32>,
+    /// Why nobody keeps it.
+    pub unheld: Option<String>,
+    /// How often the daemon was started anew.
+    pub restarts: u32,
+    /// When it was last.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub restarted: Option<Timestamp>,
+    /// Why it was last.
+    pub restart_reason: Option<String>,
+}
+
 /// One mount of one filesystem on this node. The agent's fields are there while `running` is true.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FilesystemStatus {
@@ -148,6 +164,9 @@ pub struct FilesystemStatus {
     /// What the daemon knows.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentView>,
+    /// Whether the mount survives its daemon.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldView>,
     /// The settings in force, if they were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<Vec<SettingView>>,

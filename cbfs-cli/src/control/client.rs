@@ -4,6 +4,7 @@ use super::api::{DaemonStatus, Promotion, PromotionRequest, SettingList, Snapsho
 use super::problem::Problem;
 use super::socket;
 use crate::failure::{Failure, FailureKind};
+use crate::state::lock;
 use cloud_mgmt::names::FsName;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -18,6 +19,9 @@ use uuid::Uuid;
 const ANSWER_WITHIN: Duration = Duration::from_secs(9);
 /// A promotion replays the ledger, which may be long; the daemon gives up itself where the store is away.
 const PROMOTION_WITHIN: Duration = Duration::from_secs(300);
+
+/// Between looks for the next daemon.
+const CONNECT_PAUSE: Duration = Duration::from_millis(20);
 
 /// One daemon.
 #[derive(Clone, Debug)]
@@ -63,6 +67,12 @@ impl Client {
         let head = self.post(&format!("{}/promotions", self.base));
         let request = with_body(head, &PromotionRequest { epoch })?;
         parse(&exchange(&self.socket, request, PROMOTION_WITHIN).await?)
+    }
+
+    /// `POST /v1/upgrade`
+    pub async fn upgrade(&self) -> Result<(), Failure> {
+        let request = self.post("/v1/upgrade").body(Full::default()).map_err(malformed)?;
+        exchange(&self.socket, request, ANSWER_WITHIN).await.map(drop)
     }
 
     /// `POST /v1/shutdown`
@@ -112,7 +122,7 @@ async fn exchange(socket: &Path, request: Request<Full<Bytes>>, within: Duration
             .with_hint("cbfs status shows whether it still runs; its log is daemon.log in the instance directory")
     };
     let talk = async {
-        let stream = socket::connect(socket).await?;
+        let stream = connect(socket).await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
         let connection = tokio::spawn(connection);
@@ -127,6 +137,21 @@ async fn exchange(socket: &Path, request: Request<Full<Bytes>>, within: Duration
             format!("the daemon on {} gave no answer within {}", socket.display(), humantime::format_duration(within));
         Err(Failure::new(FailureKind::Unavailable, what))
     })
+}
+
+/// Connects to the daemon; to the next one, if that is about to come.
+async fn connect(socket: &Path) -> Result<tokio::net::UnixStream, Failure> {
+    loop {
+        let refused = match socket::connect(socket).await {
+            Err(failure) if failure.kind == FailureKind::NotFound => failure,
+            answer => return answer,
+        };
+        // While a mount is without a daemon, its holder keeps the lock. The caller has a limit.
+        if socket.parent().and_then(lock::holder_of).is_none() {
+            return Err(refused);
+        }
+        tokio::time::sleep(CONNECT_PAUSE).await;
+    }
 }
 
 fn refuse_problem(status: StatusCode, bytes: Bytes) -> Result<Bytes, Failure> {

@@ -26,7 +26,18 @@ type Shared = State<Arc<dyn Service>>;
         title = "CBFS control API",
         description = "One daemon, one mount; on a unix socket in its instance directory."
     ),
-    paths(status, filesystem, config, snapshots, request_snapshot, snapshot, promote, promote_only, shut_down)
+    paths(
+        status,
+        filesystem,
+        config,
+        snapshots,
+        request_snapshot,
+        snapshot,
+        promote,
+        promote_only,
+        upgrade,
+        shut_down
+    )
 )]
 struct Description;
 
@@ -161,6 +172,14 @@ pub(super) async fn promote_only(State(service): Shared, bytes: Bytes) -> Result
 async fn promote_now(service: Arc<dyn Service>, bytes: &Bytes) -> Result<Json<Promotion>, Failure> {
     let PromotionRequest { epoch } = body(bytes)?;
     tokio::spawn(async move { service.promote(epoch).await }).await.map_err(broken)?.map(Json)
+}
+
+#[utoipa::path(post, path = "/v1/upgrade",
+    responses((status = 202, description = "The daemon ends, and the program that is on disk now follows it"),
+              (status = 501, body = Problem, description = "The mount would not survive that")))]
+pub(super) async fn upgrade(State(service): Shared) -> Result<StatusCode, Failure> {
+    service.hand_over()?;
+    Ok(StatusCode::ACCEPTED)
 }
 
 #[utoipa::path(post, path = "/v1/shutdown", responses((status = 202, description = "The daemon unmounts and ends")))]

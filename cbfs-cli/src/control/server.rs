@@ -38,6 +38,7 @@ fn routes(service: Arc<dyn Service>) -> Router {
         .route("/v1/openapi.json", get(handlers::openapi))
         .route("/v1/promotions", post(handlers::promote_only))
         .route("/v1/shutdown", post(handlers::shut_down))
+        .route("/v1/upgrade", post(handlers::upgrade))
         .route("/v1/filesystems/{fs}", get(handlers::filesystem))
         .route("/v1/filesystems/{fs}/config", get(handlers::config))
         .route("/v1/filesystems/{fs}/snapshots", get(handlers::snapshots).post(handlers::request_snapshot))

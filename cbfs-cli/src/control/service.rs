@@ -24,6 +24,8 @@ pub trait Service: Send + Sync + 'static {
     fn snapshot(&self, id_or_name: &str) -> Result<SnapshotView, Failure>;
     /// Makes this node the master if `epoch` is the latest; published on return.
     async fn promote(&self, epoch: u32) -> Result<Promotion, Failure>;
+    /// Makes room for a daemon of the program that is on disk now; refuses where the mount would not survive that.
+    fn hand_over(&self) -> Result<(), Failure>;
     /// Begins the end: unmount, close, leave.
     fn shut_down(&self);
 }

@@ -54,6 +54,7 @@ impl Service for Fake {
             pid: Some(1),
             version: Some("0".into()),
             agent: Some(agent()),
+            held: None,
             settings: None,
         }
     }
@@ -100,6 +101,10 @@ impl Service for Fake {
                 .with_hint("cbfs promote home --epoch 4"));
         }
         Ok(Promotion { name: self.name.to_string(), previous_epoch: 4, epoch: 5 })
+    }
+
+    fn hand_over(&self) -> Result<(), Failure> {
+        Err(Failure::new(FailureKind::Unsupported, "the mount ends with its daemon"))
     }
 
     fn shut_down(&self) {
@@ -162,6 +167,7 @@ async fn a_client_gets_what_the_service_says() {
     let refused = server.client.promote(3).await.unwrap_err();
     assert_eq!(refused.kind, FailureKind::EpochMismatch);
     assert_eq!(refused.hint.as_deref(), Some("cbfs promote home --epoch 4"));
+    assert_eq!(server.client.upgrade().await.unwrap_err().kind, FailureKind::Unsupported);
 }
 
 #[tokio::test]
@@ -198,6 +204,7 @@ async fn the_description_names_every_path() {
         "/v1/promotions",
         "/v1/shutdown",
         "/v1/status",
+        "/v1/upgrade",
     ];
     assert_eq!(paths, wanted);
 }

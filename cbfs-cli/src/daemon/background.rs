@@ -1,8 +1,11 @@
-//! `cbfs mount` without `--foreground`: a child in a session of its own, and the line by which it reports.
+//! How a mount's processes are started: the holder, in a session of its own unless it stays in the foreground, the
+//! daemons that it starts, and the line by which the first of them reports.
 
-use super::plan::{Absent, MountPlan, MountReport, Ready};
+use super::plan::{Absent, MountPlan, MountReport, Ready, Stays};
 use crate::context::Context;
 use crate::failure::{Failure, FailureKind};
+use crate::holder::{self, Link};
+use crate::output::{self, Format};
 use crate::state::Purpose;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
@@ -22,11 +25,11 @@ enum Line {
     Failed(Failure),
 }
 
-/// Starts the daemon and waits until its mount can be used, or for its failure.
+/// Starts holder and daemon and waits until its mount can be used, or for its failure.
 pub fn start_detached(context: &Context, plan: &MountPlan) -> Result<MountReport, Failure> {
     let program = Path::new("/proc/self/exe");
     let mut child = Command::new(program)
-        .args(arguments(context, plan))
+        .args(arguments(context, plan, "--detached"))
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -51,9 +54,12 @@ pub fn start_detached(context: &Context, plan: &MountPlan) -> Result<MountReport
     }
 }
 
-/// The child's command line: everything in it is absolute, since it works in `/`.
-fn arguments(context: &Context, plan: &MountPlan) -> Vec<OsString> {
-    let mut all: Vec<OsString> = vec!["mount".into(), "--detached".into()];
+/// The command line of a process that mounts the same: everything in it is absolute, since it works in `/`.
+fn arguments(context: &Context, plan: &MountPlan, process: &str) -> Vec<OsString> {
+    let mut all: Vec<OsString> = vec!["mount".into(), process.into()];
+    if context.format == Format::JsonLines {
+        all.push("--json".into());
+    }
     all.extend(["--state-dir".into(), context.state.root().into()]);
     all.extend(["--config-dir".into(), context.config_dir.clone().into()]);
     if plan.absent == Absent::Create {
@@ -70,13 +76,44 @@ fn arguments(context: &Context, plan: &MountPlan) -> Vec<OsString> {
     all
 }
 
-/// The child: its own session, a report on stdout, the log in the instance.
-pub fn run_detached(context: &Context, plan: MountPlan) -> Result<(), Failure> {
+/// Becomes the holder, in its own session. Answers with the exit code.
+pub fn hold_detached(context: &Context, plan: &MountPlan) -> Result<u8, Failure> {
     if let Err(error) = rustix::process::setsid() {
         tracing::debug!(%error, "this process leads a group already");
     }
-    let result = super::life::run(context, plan, Ready::Pipe);
-    if let Err(failure) = &result {
+    let held = hold(context, plan, Stays::Background);
+    if let Err(failure) = &held {
+        say(&Line::Failed(failure.clone()));
+    }
+    held
+}
+
+/// Becomes the holder of the mount. Answers with the exit code.
+pub fn hold(context: &Context, plan: &MountPlan, stays: Stays) -> Result<u8, Failure> {
+    holder::run(arguments(context, plan, held_option(stays)))
+}
+
+fn held_option(stays: Stays) -> &'static str {
+    match stays {
+        Stays::Foreground => "--held=foreground",
+        Stays::Background => "--held=background",
+    }
+}
+
+/// A daemon that the holder has started.
+pub fn run_held(context: &Context, plan: MountPlan, stays: Stays) -> Result<(), Failure> {
+    let format = context.format;
+    let welcomed = Link::take()?;
+    let ready = match stays {
+        _ if welcomed.life > 0 => Ready::Silent,
+        Stays::Foreground => Ready::Call(Box::new(move |report| output::print(format, report, report))),
+        Stays::Background => Ready::Pipe,
+    };
+    let reports = matches!(ready, Ready::Pipe);
+    let result = super::life::run(context, plan, (ready, stays), welcomed);
+    if let Err(failure) = &result
+        && reports
+    {
         // After the report nobody reads this; the log has it.
         say(&Line::Failed(failure.clone()));
     }
@@ -140,21 +177,24 @@ mod tests {
             mount_point: Some("/-m".into()),
             flags: vec![("store".into(), "s3://b?a=b".into())],
         };
-        let line = |plan: &MountPlan| {
-            let words = std::iter::once(OsString::from("cbfs")).chain(arguments(&context, plan));
+        let line = |plan: &MountPlan, process: &str| {
+            let words = std::iter::once(OsString::from("cbfs")).chain(arguments(&context, plan, process));
             let cli = Cli::try_parse_from(words).unwrap();
             assert_eq!(cli.global.state_dir.as_deref(), Some(Path::new("/s")));
             assert_eq!(cli.global.config_dir.as_deref(), Some(Path::new("/c")));
             let Sub::Mount(args) = cli.command else { panic!() };
             args
         };
-        let args = line(&plan);
+        let args = line(&plan, "--detached");
         assert!(args.create && args.process.detached && !args.read_only && !args.process.foreground);
         assert_eq!((args.fs.as_str(), args.dir.as_deref()), ("file:///b#home", Some(Path::new("/-m"))));
         assert_eq!(args.set, plan.flags);
         let slave =
             MountPlan { purpose: Purpose::Show("latest".into()), absent: Absent::Refuse, mount_point: None, ..plan };
-        let args = line(&slave);
+        let args = line(&slave, held_option(Stays::Background));
         assert!(args.read_only && !args.create && args.dir.is_none());
+        assert!(args.process.held == Some(Stays::Background) && !args.process.detached);
+        let args = line(&slave, held_option(Stays::Foreground));
+        assert_eq!(args.process.held, Some(Stays::Foreground));
     }
 }

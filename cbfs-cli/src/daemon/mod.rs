@@ -1,6 +1,8 @@
-//! The daemon: one process, one mount.
+//! The daemon: one process at a time for each mount, started by the holder of the mount.
 
 mod background;
+mod holding;
+mod kept;
 mod life;
 mod plan;
 mod prepare;
@@ -8,6 +10,5 @@ mod service;
 mod stop;
 mod views;
 
-pub use background::{run_detached, start_detached};
-pub use life::run;
-pub use plan::{Absent, MountPlan, MountReport, Ready};
+pub use background::{hold, hold_detached, run_held, start_detached};
+pub use plan::{Absent, MountPlan, Stays};

@@ -76,4 +76,15 @@ pub enum Ready {
     Call(Report),
     /// By a line on stdout, after which both outputs belong to the log of the instance.
     Pipe,
+    /// Not at all: the mount was there before.
+    Silent,
+}
+
+/// Where a mount is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Stays {
+    /// On the terminal, or under a service manager.
+    Foreground,
+    /// In a session of its own, with a log in the instance.
+    Background,
 }

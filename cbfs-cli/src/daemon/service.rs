@@ -1,5 +1,6 @@
 //! The control API's view of the running agent.
 
+use super::holding::Holding;
 use crate::bucket;
 use crate::control::Service;
 use crate::control::api::{FilesystemStatus, Promotion, Role, SnapshotRequest, SnapshotView};
@@ -26,6 +27,8 @@ pub(super) struct AgentService {
     /// One promotion at a time, and the only writer of `local.toml` while the daemon runs.
     pub(super) local: Mutex<Instance>,
     pub(super) end: CancellationToken,
+    pub(super) hand_over: CancellationToken,
+    pub(super) holding: Arc<Holding>,
 }
 
 #[async_trait]
@@ -49,6 +52,7 @@ impl Service for AgentService {
             pid: Some(std::process::id()),
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             agent: Some(status.into()),
+            held: Some(self.holding.view()),
             settings: None,
         }
     }
@@ -92,6 +96,15 @@ impl Service for AgentService {
                 Err(failure)
             }
         }
+    }
+
+    fn hand_over(&self) -> Result<(), Failure> {
+        if let Some(reason) = self.holding.unheld() {
+            let what = format!("{} cannot change its daemon: {reason}", self.name);
+            return Err(Failure::new(FailureKind::Unsupported, what).with_hint("unmount it, and mount it again"));
+        }
+        self.hand_over.cancel();
+        Ok(())
     }
 
     fn shut_down(&self) {

@@ -14,6 +14,8 @@ pub enum Shape {
     Bytes,
     /// A number from 1.
     Count,
+    /// `on` or `off`.
+    Switch,
 }
 
 /// A setting.
@@ -47,10 +49,20 @@ pub const KVS_MAX_DISK: Key = key("kvs.max_disk", "CBFS_KVS_MAX_DISK", Shape::By
 pub const FETCH_TIMEOUT: Key = key("fetch.timeout", "CBFS_FETCH_TIMEOUT", Shape::Duration, Some("30s"));
 /// Objects uploaded at once.
 pub const UPLOAD_CONCURRENCY: Key = key("upload.concurrency", "CBFS_UPLOAD_CONCURRENCY", Shape::Count, Some("4"));
+/// Whether a daemon that dies is followed by another one, and the mount goes on.
+pub const DAEMON_RESTART: Key = key("daemon.restart", "CBFS_DAEMON_RESTART", Shape::Switch, Some("on"));
 
 /// All of them.
-pub const KEYS: [Key; 7] =
-    [STORE, MOUNT_POINT, CHECK_INTERVAL, PROXY_MAX_BYTES, KVS_MAX_DISK, FETCH_TIMEOUT, UPLOAD_CONCURRENCY];
+pub const KEYS: [Key; 8] = [
+    STORE,
+    MOUNT_POINT,
+    CHECK_INTERVAL,
+    PROXY_MAX_BYTES,
+    KVS_MAX_DISK,
+    FETCH_TIMEOUT,
+    UPLOAD_CONCURRENCY,
+    DAEMON_RESTART,
+];
 
 /// The key of that dotted name.
 pub fn find(name: &str) -> Option<Key> {
@@ -68,6 +80,7 @@ impl Key {
             Shape::Duration => self.duration(text, source).map(drop),
             Shape::Bytes => self.bytes(text, source).map(drop),
             Shape::Count => self.count(text, source).map(drop),
+            Shape::Switch => self.switch(text, source).map(drop),
         }
     }
 
@@ -92,6 +105,15 @@ impl Key {
         match text.parse::<usize>() {
             Ok(count @ 1..=1024) => Ok(count),
             _ => Err(self.malformed(text, source, "a number from 1 to 1024")),
+        }
+    }
+
+    /// As a switch.
+    pub fn switch(&self, text: &str, source: &str) -> Result<bool, Failure> {
+        match text {
+            "on" => Ok(true),
+            "off" => Ok(false),
+            _ => Err(self.malformed(text, source, "on or off")),
         }
     }
 

@@ -43,6 +43,15 @@ pub struct Limits {
     pub upload_concurrency: usize,
 }
 
+/// What becomes of a mount whose daemon dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restart {
+    /// Another daemon follows.
+    On,
+    /// It ends.
+    Off,
+}
+
 /// Where settings come from, besides the defaults.
 #[derive(Clone, Copy, Debug)]
 pub struct Sources<'a> {
@@ -138,6 +147,12 @@ impl Settings {
             fetch_timeout: self.read(keys::FETCH_TIMEOUT, keys::Key::duration)?,
             upload_concurrency: self.read(keys::UPLOAD_CONCURRENCY, keys::Key::count)?,
         })
+    }
+
+    /// What becomes of a mount whose daemon dies.
+    pub fn restart(&self) -> Result<Restart, Failure> {
+        let on = self.read(keys::DAEMON_RESTART, keys::Key::switch)?;
+        Ok(if on { Restart::On } else { Restart::Off })
     }
 
     fn read<T>(

@@ -62,6 +62,9 @@ fn each_source_wins_over_the_ones_below() {
     assert_eq!(limits.proxy_max_bytes, 1 << 30);
     assert_eq!(limits.kvs_max_bytes, None);
     assert_eq!(limits.upload_concurrency, 4);
+    assert_eq!(node.settings().unwrap().restart().unwrap(), Restart::On);
+    node.flags = vec![("daemon.restart".into(), "off".into())];
+    assert_eq!(node.settings().unwrap().restart().unwrap(), Restart::Off);
 }
 
 #[test]
@@ -79,6 +82,7 @@ fn mistakes_are_named_with_their_source() {
         ("check_interval = \"0s\"", "0s"),
         ("[proxy]\nmax_bytes = -1", "-1"),
         ("[upload]\nconcurrency = 0", "upload.concurrency"),
+        ("[daemon]\nrestart = \"perhaps\"", "perhaps"),
         ("store = [1]", "store"),
         ("= x", "cbfs.toml"),
     ] {

@@ -4,16 +4,17 @@ use crate::failure::{Failure, FailureKind};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Name of the lock file in an instance.
 const LOCK: &str = "lock";
 
-/// Held as long as it lives; the kernel takes it back from a process that dies.
+/// Held as long as it lives; the kernel takes it back from a process that dies, unless another one has it too.
 #[derive(Debug)]
 pub struct InstanceLock {
-    _file: File,
+    file: File,
 }
 
 /// Attempts to take a lock, and the pause between them.
@@ -34,13 +35,28 @@ impl InstanceLock {
                 Err(error) => return Err(Failure::from_io(&error.into(), "lock", &path)),
             }
         }
-        let pid = std::process::id().to_string();
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(pid.as_bytes()))
-            .map_err(|error| Failure::from_io(&error, "write", &path))?;
-        Ok(Self { _file: file })
+        sign(&mut file).map_err(|error| Failure::from_io(&error, "write", &path))?;
+        Ok(Self { file })
     }
+
+    /// Goes on with the lock that an earlier process took and somebody kept.
+    pub fn resume(instance: &Path, mut file: File) -> Result<Self, Failure> {
+        sign(&mut file).map_err(|error| Failure::from_io(&error, "write", &instance.join(LOCK)))?;
+        Ok(Self { file })
+    }
+}
+
+impl AsFd for InstanceLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Writes down whose it is.
+fn sign(file: &mut File) -> std::io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    file.write_all(std::process::id().to_string().as_bytes())
 }
 
 /// Waits for this node's turn to make an instance; over when the file is dropped.
@@ -100,7 +116,12 @@ mod tests {
         assert_eq!(refused.kind, FailureKind::Busy);
         assert!(refused.message.contains(&format!("process {}", std::process::id())), "{refused}");
         assert_eq!(holder_of(dir.path()), Some(std::process::id()));
+        let kept = File::from(first.as_fd().try_clone_to_owned().unwrap());
         drop(first);
+        assert!(InstanceLock::take(dir.path()).is_err(), "somebody keeps it for the next one");
+        let next = InstanceLock::resume(dir.path(), kept).unwrap();
+        assert_eq!(holder_of(dir.path()), Some(std::process::id()));
+        drop(next);
         assert_eq!(holder_of(dir.path()), None);
         InstanceLock::take(dir.path()).unwrap();
     }

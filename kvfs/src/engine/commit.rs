@@ -116,6 +116,11 @@ impl Engine {
         error
     }
 
+    /// Whether a flush has failed: what was acknowledged may not be there for whoever opens next.
+    pub fn has_failed_flush(&self) -> bool {
+        self.poisoned.load(Ordering::Acquire)
+    }
+
     fn note_failure(&self, error: FsError) -> FsError {
         if let FsError::Io(what) = &error {
             tracing::error!(%what, "a local write failed");

@@ -5,7 +5,9 @@ use crate::violation::broken;
 use anyhow::{Context, Result};
 use kvfs::base::Base;
 use kvfs::data::DataOptions;
-use kvfs::engine::{Engine, EngineIdentity, EngineOptions, EngineSetup, InstanceDirs, Opening, create_instance, identity_of};
+use kvfs::engine::{
+    Engine, EngineIdentity, EngineOptions, EngineSetup, InstanceDirs, Opening, create_instance, identity_of,
+};
 use kvfs::fs::{FileSystem, Fs, SystemClock};
 use kvfs::journal::JournalOptions;
 use kvfs::node::{NodeChanges, NodeStore};
@@ -65,7 +67,8 @@ impl Instance {
             create_instance(&dirs, &node, IDENTITY, base.as_ref())?;
         }
         let stack = Arc::new(Stack::read_only(base));
-        let setup = EngineSetup { dirs, node, stack, owner: (0, 0), now: Time::default(), options, opening: Opening::Fresh };
+        let setup =
+            EngineSetup { dirs, node, stack, owner: (0, 0), now: Time::default(), options, opening: Opening::Fresh };
         let engine = Engine::open(setup)?;
         let fs = Arc::new(Fs::new(engine.clone(), Arc::new(SystemClock)));
         Ok(Self { fs, engine })

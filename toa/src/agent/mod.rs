@@ -232,6 +232,11 @@ impl Agent {
         }
     }
 
+    /// Whether a flush to the local disk has failed: what was acknowledged may not be there for whoever opens next.
+    pub fn has_failed_flush(&self) -> bool {
+        self.fs.engine().is_some_and(|engine| engine.has_failed_flush())
+    }
+
     /// Brings what is acknowledged into the layers, so that whoever opens next has little to do.
     pub async fn checkpoint(&self) -> Result<(), AgentError> {
         let engine = self.fs.engine();
