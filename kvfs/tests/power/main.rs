@@ -90,6 +90,7 @@ scenes!(
     an_old_reader_keeps_its_bytes,
     a_checkpoint_that_is_tried_again_keeps_what_it_moved,
     a_full_store_refuses_and_recovers,
+    a_part_that_the_disk_lost_is_an_error,
     damage_is_not_taken_for_the_end,
     a_layer_that_cannot_be_removed_stays_whole,
 );

@@ -7,7 +7,7 @@ use kvfs::data::DataOptions;
 use kvfs::engine::EngineOptions;
 use kvfs::fs::{Caller, FileSystem, NewNode};
 use kvfs::journal::JournalOptions;
-use kvfs::op::Privileges;
+use kvfs::op::{AttributeChange, Privileges};
 use kvfs::schema::{BlobRef, FileKind, Place};
 use kvfs::{FsError, Ino};
 use std::fs;
@@ -236,6 +236,34 @@ pub fn damage_is_not_taken_for_the_end() -> Result<()> {
     for index in 0..40 {
         let found = instance.fs.lookup(Ino::ROOT, format!("file {index}").as_bytes())?;
         ensure!(read(&instance, found.ino)? == pattern(index, 3000), "file {index}");
+    }
+    instance.kill();
+    Ok(())
+}
+
+/// After a failed flush the page cache may let go of what never reached the disk: what is read then is an error, also if it is
+/// a part of a blob, and never other bytes.
+pub fn a_part_that_the_disk_lost_is_an_error() -> Result<()> {
+    let scene = Scene::new()?;
+    let instance = scene.open()?;
+    let file = make(&instance, "file")?;
+    instance.fs.sync(file)?;
+    write(&instance, file, &pattern(1, STORED_BYTES))?;
+    // Of the blob only its head is left in the file.
+    let change = AttributeChange { size: Some(30_000), ..AttributeChange::default() };
+    instance.fs.set_attributes(file, &change, Privileges::Keep)?;
+    ensure!(read(&instance, file)? == pattern(1, STORED_BYTES)[..30_000]);
+    let fault = Fault { calls: Calls::Sync, nth: 1, times: 1, errno: libc::EIO, effect: Effect::Nothing };
+    scene.power.plan_below("data/", fault);
+    ensure!(instance.fs.sync(file).is_err() && scene.power.heal() == 1, "vacuous: no flush failed");
+    ensure!(instance.fs.write(file, 0, b"more", Privileges::Keep).is_err(), "it takes more");
+    for entry in fs::read_dir(scene.power.life().join("data"))? {
+        let segment = fs::File::open(entry?.path())?;
+        rustix::fs::fadvise(&segment, 0, None, rustix::fs::Advice::DontNeed)?;
+    }
+    match read(&instance, file) {
+        Err(_) => {}
+        Ok(_) => bail!("bytes were read that the disk does not have"),
     }
     instance.kill();
     Ok(())
