@@ -8,7 +8,8 @@
 //! at 0       where the log begins (u64)
 //! a record   length of the rest (u32) | crc32c of the rest (u32) | handle (u64) | first (u64) | names
 //! first = 0  the handle is closed
-//! first = n  the names (length u16 | bytes) have the cookies n, n + 1 …; what had them before is void
+//! first = n  the names have the cookies n, n + 1 …; what had them before is void
+//! names      how many (u32) | their lengths (u16 each) | their bytes
 //! ```
 //! A record that is torn was never answered. The log is written anew, behind itself, when most of it is dead.
 
@@ -59,12 +60,11 @@ impl CookieFile {
 
     /// What was added to the names of a handle; in the file on return.
     pub(super) fn append(&mut self, handle: u64, cookies: &mut Cookies) -> io::Result<()> {
-        let (first, names) = cookies.unsaved();
         self.buffer.clear();
         for closed in std::mem::take(&mut self.closed) {
-            put_record(&mut self.buffer, closed, 0, std::iter::empty());
+            put_record(&mut self.buffer, closed, &Listed::default());
         }
-        put_record(&mut self.buffer, handle, first, names);
+        put_record(&mut self.buffer, handle, &cookies.unsaved());
         self.write_buffer()?;
         cookies.saved();
         if self.end - self.start > self.clean_at { self.clean() } else { Ok(()) }
@@ -82,7 +82,7 @@ impl CookieFile {
         let start = self.end;
         self.buffer.clear();
         for (handle, cookies) in &tables {
-            put_record(&mut self.buffer, *handle, 1, cookies.names());
+            put_record(&mut self.buffer, *handle, &cookies.all());
         }
         self.write_buffer()?;
         // Eight bytes in one page: all of them or none.
@@ -117,15 +117,30 @@ impl CookieFile {
     }
 }
 
-fn put_record<'n>(out: &mut Vec<u8>, handle: u64, first: u64, names: impl Iterator<Item = &'n [u8]>) {
+/// Names in the order of their cookies.
+#[derive(Default)]
+pub(super) struct Listed<'c> {
+    /// The cookie of the first one.
+    pub(super) first: u64,
+    /// Where the first one begins, and each one ends, in bytes that come before and with `bytes`.
+    pub(super) start: usize,
+    pub(super) ends: &'c [usize],
+    pub(super) bytes: &'c [u8],
+}
+
+fn put_record(out: &mut Vec<u8>, handle: u64, listed: &Listed<'_>) {
     let frame = out.len();
+    out.reserve(FRAME_BYTES + 20 + 2 * listed.ends.len() + listed.bytes.len());
     out.extend_from_slice(&[0; FRAME_BYTES]);
     out.extend_from_slice(&handle.to_le_bytes());
-    out.extend_from_slice(&first.to_le_bytes());
-    for name in names {
-        out.extend_from_slice(&(name.len() as u16).to_le_bytes());
-        out.extend_from_slice(name);
+    out.extend_from_slice(&listed.first.to_le_bytes());
+    out.extend_from_slice(&(listed.ends.len() as u32).to_le_bytes());
+    let mut start = listed.start;
+    for end in listed.ends {
+        out.extend_from_slice(&((end - start) as u16).to_le_bytes());
+        start = *end;
     }
+    out.extend_from_slice(listed.bytes);
     let (head, body) = out.split_at_mut(frame + FRAME_BYTES);
     let (len, crc) = (body.len() as u32, crc32c::crc32c(body));
     for (place, word) in head[frame..].chunks_exact_mut(4).zip([len, crc]) {
@@ -140,21 +155,26 @@ fn record(bytes: &[u8], at: usize) -> Option<(u64, u64, Names<'_>, usize)> {
     let next = at.checked_add(FRAME_BYTES)?.checked_add(len)?;
     let body = bytes.get(at + FRAME_BYTES..next)?;
     let (handle, rest) = body.split_first_chunk()?;
-    let (first, names) = rest.split_first_chunk()?;
+    let (first, rest) = rest.split_first_chunk()?;
+    let (count, rest) = rest.split_first_chunk()?;
+    let (lengths, bytes) = rest.split_at_checked(2 * u32::from_le_bytes(*count) as usize)?;
     let whole = crc32c::crc32c(body) == crc;
-    whole.then(|| (u64::from_le_bytes(*handle), u64::from_le_bytes(*first), Names(names), next))
+    whole.then(|| (u64::from_le_bytes(*handle), u64::from_le_bytes(*first), Names { lengths, bytes }, next))
 }
 
 /// The names of a record.
-pub(super) struct Names<'b>(&'b [u8]);
+pub(super) struct Names<'b> {
+    lengths: &'b [u8],
+    bytes: &'b [u8],
+}
 
 impl<'b> Iterator for Names<'b> {
     type Item = &'b [u8];
 
     fn next(&mut self) -> Option<&'b [u8]> {
-        let (len, rest) = self.0.split_first_chunk()?;
-        let (name, rest) = rest.split_at_checked(u16::from_le_bytes(*len) as usize)?;
-        self.0 = rest;
+        let (length, lengths) = self.lengths.split_first_chunk()?;
+        let (name, bytes) = self.bytes.split_at_checked(u16::from_le_bytes(*length) as usize)?;
+        (self.lengths, self.bytes) = (lengths, bytes);
         Some(name)
     }
 }

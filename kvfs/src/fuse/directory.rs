@@ -5,7 +5,7 @@
 //! handed out under which cookie, and goes on behind that name. The memory is that of the names listed so far; it
 //! goes with rewinddir and closedir. A copy outlives the process, see `cookies.rs`.
 
-use super::cookies::{CookieFile, Names};
+use super::cookies::{CookieFile, Listed, Names};
 use crate::error::FsResult;
 use crate::fs::api::{DirEntry, FileSystem};
 use crate::ids::Ino;
@@ -107,19 +107,20 @@ impl Cookies {
         self.name(cookie).map(Resume::behind)
     }
 
-    /// The names in the order of their cookies.
-    pub(super) fn names(&self) -> impl Iterator<Item = &[u8]> {
-        self.names_from(1)
+    /// All names.
+    pub(super) fn all(&self) -> Listed<'_> {
+        self.listed_behind(0)
     }
 
-    fn names_from(&self, first: u64) -> impl Iterator<Item = &[u8]> {
-        (first..=self.ends.len() as u64).filter_map(|cookie| self.name(cookie))
+    /// What the file does not have.
+    pub(super) fn unsaved(&self) -> Listed<'_> {
+        self.listed_behind(self.in_file)
     }
 
-    /// What the file does not have: the first cookie, and the names from there on.
-    pub(super) fn unsaved(&self) -> (u64, impl Iterator<Item = &[u8]>) {
-        let first = self.in_file as u64 + 1;
-        (first, self.names_from(first))
+    fn listed_behind(&self, count: usize) -> Listed<'_> {
+        let start = count.checked_sub(1).and_then(|last| self.ends.get(last)).copied().unwrap_or(0);
+        let (ends, bytes) = (self.ends.get(count..).unwrap_or_default(), self.bytes.get(start..).unwrap_or_default());
+        Listed { first: count as u64 + 1, start, ends, bytes }
     }
 
     fn has_unsaved(&self) -> bool {

@@ -54,6 +54,7 @@ fn a_daemon_that_cannot_come_back_ends_the_mount_and_what_waits_in_it() -> Resul
     ensure!(waiting.iter().all(|thread| !thread.is_finished()), "a stopped daemon has answered");
     signal(pid, Signal::KILL)?;
     ensure!(kept.mount.wait_for_end()? == Some(CORRUPT), "the holder ended otherwise\n{}", kept.mount.log()?);
+    wait_until("all calls have ended", LIMIT, || Ok(waiting.iter().all(thread::JoinHandle::is_finished)))?;
     for thread in waiting {
         let outcome = thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?;
         ensure!(outcome.is_err(), "a directory was made by nobody");

@@ -100,6 +100,7 @@ fn a_request_that_was_done_and_not_answered_is_answered_and_not_done_again() -> 
         }
         ensure!(running.iter().all(|thread| !thread.is_finished()), "answered before the point");
         kept.mount.kill_daemon()?;
+        wait_until("all of them are answered", LIMIT, || Ok(running.iter().all(thread::JoinHandle::is_finished)))?;
         for ((name, _, check), thread) in group.iter().zip(running) {
             let done = thread.join().map_err(|_| anyhow::anyhow!("{name} panicked"))?;
             done.with_context(|| {

@@ -45,6 +45,7 @@ fn programs_see_nothing_of_twenty_kills() -> Result<()> {
     // The last one serves before anybody is asked to stop.
     wait_until("the last daemon serves", LIMIT, || Ok(fs::metadata(kept.mount.dir()).is_ok()))?;
     stop.store(true, Ordering::Release);
+    wait_until("all programs have ended", 2 * LIMIT, || Ok(workers.iter().all(|(_, thread)| thread.is_finished())))?;
     let mut failures = Vec::new();
     for (name, thread) in workers {
         match thread.join().map_err(|_| anyhow::anyhow!("{name} panicked"))? {
