@@ -7,6 +7,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::TempDir;
 use walkdir::WalkDir;
 
@@ -25,7 +26,7 @@ const BUCKET: &str = "cbfs-e2e";
 #[derive(Debug)]
 pub struct Bucket {
     place: Place,
-    away: std::cell::Cell<bool>,
+    away: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -90,7 +91,7 @@ impl Bucket {
     pub fn take_away(&self, weather: Weather) -> Result<()> {
         match &self.place {
             Place::Directory { root } => {
-                if !self.away.replace(true) {
+                if !self.away.swap(true, Ordering::SeqCst) {
                     fs::rename(root.path().join(BUCKET), root.path().join("away"))?;
                 }
             }
@@ -103,7 +104,7 @@ impl Bucket {
     pub fn bring_back(&self) -> Result<()> {
         match &self.place {
             Place::Directory { root } => {
-                if self.away.replace(false) {
+                if self.away.swap(false, Ordering::SeqCst) {
                     fs::rename(root.path().join("away"), root.path().join(BUCKET))?;
                 }
             }
@@ -194,7 +195,7 @@ impl Bucket {
 
     fn directory(&self) -> Result<PathBuf> {
         let Place::Directory { root } = &self.place else { bail!("not a directory store") };
-        Ok(root.path().join(if self.away.get() { "away" } else { BUCKET }))
+        Ok(root.path().join(if self.away.load(Ordering::SeqCst) { "away" } else { BUCKET }))
     }
 }
 

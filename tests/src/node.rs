@@ -272,7 +272,7 @@ pub fn is_mounted(dir: &Path) -> Result<bool> {
 }
 
 /// All mount points at or below `dir`, the deepest first.
-fn mounts_below(dir: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn mounts_below(dir: &Path) -> Result<Vec<PathBuf>> {
     let table = fs::read_to_string("/proc/self/mountinfo").context("no mount table")?;
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
     let mut found: Vec<PathBuf> = points.map(PathBuf::from).filter(|point| point.starts_with(dir)).collect();

@@ -28,14 +28,32 @@ pub struct SourceTree {
     pub files: usize,
 }
 
+/// How much of the sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Some parts.
+    Part,
+    /// Everything.
+    Full,
+}
+
+/// The tree that `CBFS_TEST_TREE` asks for.
+pub fn source_tree() -> Result<SourceTree> {
+    let full = env::var_os("CBFS_TEST_TREE").is_some_and(|value| value == "full");
+    source_tree_of(if full { Extent::Full } else { Extent::Part })
+}
+
 /// The tree; unpacked from Debian's `linux-source` package on first use, and kept for later runs. Takes the turn of
 /// [`serial`] meanwhile, so do not hold it.
-pub fn source_tree() -> Result<SourceTree> {
+pub fn source_tree_of(extent: Extent) -> Result<SourceTree> {
     let _turn = serial()?;
-    let full = env::var_os("CBFS_TEST_TREE").is_some_and(|value| value == "full");
-    let home = cache_dir()?.join(if full { "source-full" } else { "source" });
+    let (name, parts): (&str, &[&str]) = match extent {
+        Extent::Part => ("source", &PARTS),
+        Extent::Full => ("source-full", &[]),
+    };
+    let home = cache_dir()?.join(name);
     if !home.is_dir() {
-        make(&home, if full { &[] } else { &PARTS })?;
+        make(&home, parts)?;
     }
     let tree =
         SourceTree { tar: home.join("tree.tar"), dir: home.join("tree"), files: count_files(&home.join("tree"))? };

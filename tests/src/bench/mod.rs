@@ -1,45 +1,34 @@
-//! What the filesystem costs, as ratios to the host's filesystem and to a FUSE filesystem that only keeps memory.
+//! What the filesystem costs, beside the host's filesystem, a FUSE filesystem that only keeps memory, and `JuiceFS`.
 //!
-//! Every step runs on all targets in turn before the next one begins, and every round does so anew: whatever else the
-//! machine does hits all of them. The medians over the rounds count.
+//! `run` has the steps and the rounds; `memory`, `pause`, `restart` and `scale` are measurements of their own. Times on
+//! shared machines are noise, so everything that counts is a ratio within a round, and the daemon's processor time stands
+//! beside it.
 
+mod ending;
+mod fill;
+mod latency;
+pub mod limits;
+mod machine;
+mod memory;
+mod pause;
+mod processes;
 mod report;
+mod restart;
+mod results;
+mod run;
+mod scale;
+mod site;
 mod steps;
 mod target;
+mod workload;
 
-pub use report::{Machine, Table};
-pub use steps::Sizes;
-pub use target::{Target, serve_null};
-
-use crate::bucket::{Bucket, StoreKind};
-use anyhow::{Context, Result};
-use std::path::Path;
-
-/// Measures below `dir`, a directory on the filesystem to compare with.
-pub fn measure(dir: &Path, rounds: usize, sizes: Sizes, mut progress: impl FnMut(&str)) -> Result<Table> {
-    let bucket = Bucket::new(StoreKind::Directory)?;
-    let mut targets = [Target::host(dir)?, Target::null(dir)?, Target::cbfs(dir, &bucket)?];
-    let mut table = Table::default();
-    for round in 0..rounds {
-        for step in steps::STEPS {
-            for target in &mut targets {
-                let context = || format!("{} on {}", step.name, target.name());
-                progress(&format!("round {} of {rounds}: {}", round + 1, context()));
-                let place = target.place(round)?;
-                if step.cold == steps::Caches::Cold {
-                    target.forget_caches().with_context(|| format!("{} on {}", step.name, target.name()))?;
-                }
-                let name = target.name();
-                let seconds = step.run(&place, sizes).with_context(|| format!("{} on {name}", step.name))?;
-                table.add(step, sizes, name, seconds);
-            }
-        }
-        for target in &mut targets {
-            target.clear(round)?;
-        }
-    }
-    for target in targets {
-        target.end()?;
-    }
-    Ok(table)
-}
+pub use ending::{Ending, clean_up_when_ended};
+pub use memory::Memory;
+pub use pause::Pause;
+pub use restart::Restart;
+pub use results::Results;
+pub use run::{Plan, measure};
+pub use scale::Scale;
+pub use site::Site;
+pub use target::{juicefs_binary, serve_null};
+pub use workload::{Tree, Workload};

@@ -1,126 +1,172 @@
-//! The figures as a table.
+//! The figures as tables.
 
-use super::steps::{Sizes, Step, Unit};
-use anyhow::Result;
-use std::collections::BTreeMap;
-use std::fmt;
-use std::fs;
-use std::thread::available_parallelism;
+use super::limits::{BASE, CBFS, HOST, JUICEFS, JUICEFS_WRITEBACK, NULL, title};
+use super::results::{Results, Row, Sample, Spread};
+use std::fmt::{self, Write};
 
-/// Seconds of every step on every target.
-#[derive(Debug, Default)]
-pub struct Table {
-    rows: Vec<Row>,
+/// What CBFS is compared with.
+const YARDSTICKS: [&str; 4] = [HOST, NULL, JUICEFS, JUICEFS_WRITEBACK];
+
+/// A markdown table; numbers are on the right.
+pub fn markdown(head: &[&str], rows: &[Vec<String>]) -> String {
+    let mut text = format!("| {} |\n|---|", head.join(" | "));
+    text.push_str(&"---:|".repeat(head.len().saturating_sub(1)));
+    text.push('\n');
+    for row in rows {
+        text.push_str(&format!("| {} |\n", row.join(" | ")));
+    }
+    text
 }
 
-#[derive(Debug)]
-struct Row {
-    name: &'static str,
-    unit: Unit,
-    count: usize,
-    seconds: BTreeMap<&'static str, Vec<f64>>,
+/// A mark for the reader: whether `value` is within `limit`.
+pub fn mark(value: f64, limit: f64) -> &'static str {
+    if value <= limit { "✓" } else { "✗" }
 }
 
-impl Table {
-    /// Adds one measurement.
-    pub fn add(&mut self, step: &Step, sizes: Sizes, target: &'static str, seconds: f64) {
-        let index = self.rows.iter().position(|row| row.name == step.name).unwrap_or_else(|| {
-            let count = (step.count)(sizes);
-            self.rows.push(Row { name: step.name, unit: step.unit, count, seconds: BTreeMap::new() });
-            self.rows.len() - 1
-        });
-        self.rows[index].seconds.entry(target).or_default().push(seconds);
-    }
-}
-
-impl Row {
-    fn median(&self, target: &str) -> Option<f64> {
-        let mut all = self.seconds.get(target)?.clone();
-        all.sort_by(f64::total_cmp);
-        all.get(all.len() / 2).copied()
-    }
-
-    fn rate(&self, target: &str) -> String {
-        let Some(seconds) = self.median(target) else { return "–".into() };
-        let rate = self.count as f64 / seconds.max(1e-9);
-        match self.unit {
-            Unit::Operations => format!("{rate:.0}/s"),
-            Unit::Mebibytes => format!("{rate:.0} MiB/s"),
-        }
-    }
-
-    /// How many times as long as `other` CBFS takes.
-    fn ratio(&self, other: &str) -> String {
-        match (self.median("CBFS"), self.median(other)) {
-            (Some(own), Some(other)) => format!("{:.2}", own / other.max(1e-9)),
-            _ => "–".into(),
-        }
-    }
-}
-
-impl fmt::Display for Table {
+impl fmt::Display for Results {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "| step | host | null FUSE | CBFS | time / host | time / null |")?;
-        writeln!(f, "|---|---:|---:|---:|---:|---:|")?;
-        for row in &self.rows {
-            let (host, null, own) = (row.rate("host"), row.rate("null FUSE"), row.rate("CBFS"));
-            let (to_host, to_null) = (row.ratio("host"), row.ratio("null FUSE"));
-            writeln!(f, "| {} | {host} | {null} | {own} | {to_host} | {to_null} |", row.name)?;
+        writeln!(f, "{}; {} rounds; {}\n", self.machine, self.rounds, self.amounts()?)?;
+        for target in [CBFS, BASE].into_iter().filter(|target| self.has(target)) {
+            writeln!(f, "{}\n", self.comparison_title(target))?;
+            writeln!(f, "{}", self.comparison(target))?;
+        }
+        writeln!(f, "Rates (medians):\n\n{}", self.rates())?;
+        writeln!(f, "Processor time of the daemon, µs for each operation or MiB, while the step ran + after it:\n")?;
+        writeln!(f, "{}", self.processor_time())?;
+        for failure in &self.failures {
+            writeln!(f, "**failed**: {} on {}: {}\n", failure.step, failure.target, failure.error.trim_end())?;
         }
         Ok(())
     }
 }
 
-/// What the figures were measured on.
-#[derive(Debug)]
-pub struct Machine {
-    processor: String,
-    processors: usize,
-    memory_gib: u64,
-    kernel: String,
-}
+impl Results {
+    fn amounts(&self) -> Result<String, fmt::Error> {
+        let work = &self.workload;
+        let mut text = String::new();
+        write!(text, "{} small files, {} fsynced ones, {} transactions, ", work.files, work.synced, work.transactions)?;
+        write!(text, "a file of {} MiB, {} random blocks, ", work.large_mib, work.random)?;
+        if let Some(tree) = &work.tree {
+            write!(text, "a tree of {} files and {} MiB, ", tree.files, tree.bytes >> 20)?;
+        }
+        write!(text, "{} C files", work.sources)?;
+        Ok(text)
+    }
 
-impl Machine {
-    /// This one.
-    pub fn this() -> Result<Self> {
-        let field = |text: &str, name: &str| -> Option<String> {
-            let line = text.lines().find(|line| line.starts_with(name))?;
-            Some(line.split_once(':')?.1.trim().to_owned())
-        };
-        let memory = field(&fs::read_to_string("/proc/meminfo")?, "MemTotal").unwrap_or_default();
-        let kibibytes: u64 = memory.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or_default();
-        Ok(Self {
-            processor: field(&fs::read_to_string("/proc/cpuinfo")?, "model name").unwrap_or_else(|| "unknown".into()),
-            processors: available_parallelism()?.get(),
-            memory_gib: kibibytes >> 20,
-            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+    fn has(&self, target: &str) -> bool {
+        self.rows.iter().any(|row| row.samples.contains_key(target))
+    }
+
+    fn comparison_title(&self, target: &str) -> String {
+        let words = "takes so many times as long as (median of the rounds, least–most; at most)";
+        match target {
+            BASE => format!("CBFS on a published base of {} files {words}:", self.base_files),
+            _ => format!("CBFS {words}:"),
+        }
+    }
+
+    /// The ratios of a target, with what is asked for.
+    fn comparison(&self, target: &str) -> String {
+        let yardsticks: Vec<&str> = YARDSTICKS.into_iter().filter(|other| self.has(other)).collect();
+        let mut head = vec!["step"];
+        head.extend(yardsticks.iter().map(|other| title(other)));
+        let rows = self.rows.iter().filter(|row| row.samples.contains_key(target)).map(|row| {
+            let cells = yardsticks.iter().map(|other| ratio(row, target, other));
+            std::iter::once(row.name.to_owned()).chain(cells).collect()
+        });
+        markdown(&head, &rows.collect::<Vec<Vec<String>>>())
+    }
+
+    fn columns(&self, wanted: impl Fn(&str) -> bool) -> Vec<&'static str> {
+        let all = super::limits::TARGETS.into_iter();
+        all.filter(|target| wanted(target) && self.has(target)).collect()
+    }
+
+    fn by_target(&self, columns: &[&'static str], cell: impl Fn(&Row, &str) -> String) -> String {
+        let mut head = vec!["step"];
+        head.extend(columns.iter().map(|target| title(target)));
+        let rows = self.rows.iter().map(|row| {
+            let cells = columns.iter().map(|target| cell(row, target));
+            std::iter::once(row.name.to_owned()).chain(cells).collect()
+        });
+        markdown(&head, &rows.collect::<Vec<Vec<String>>>())
+    }
+
+    fn rates(&self) -> String {
+        self.by_target(&self.columns(|_| true), |row, target| {
+            let Some(seconds) = row.median(target, |sample| Some(sample.seconds)) else { return "–".into() };
+            let rate = row.count as f64 / seconds.max(1e-9);
+            if row.unit == "MiB" { format!("{rate:.0} MiB/s") } else { format!("{rate:.0}/s") }
+        })
+    }
+
+    fn processor_time(&self) -> String {
+        self.by_target(&self.columns(|target| target != HOST), |row, target| {
+            let micros = |what: fn(&Sample) -> Option<f64>| {
+                row.median(target, what).map(|seconds| seconds * 1e6 / row.count.max(1) as f64)
+            };
+            match (micros(|sample| sample.cpu_seconds), micros(|sample| sample.cpu_seconds_later)) {
+                (Some(now), Some(later)) => format!("{now:.1} + {later:.1}"),
+                _ => "–".into(),
+            }
         })
     }
 }
 
-impl fmt::Display for Machine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { processor, processors, memory_gib, kernel } = self;
-        write!(f, "{processors} x {processor}, {memory_gib} GiB, Linux {kernel}")
+fn ratio(row: &Row, target: &str, yardstick: &str) -> String {
+    let Some(Spread { min, median, max }) = row.ratio(target, yardstick) else { return "–".into() };
+    let spread = format!("{median:.2} ({min:.2}–{max:.2}");
+    match row.limit(yardstick) {
+        Some(limit) => format!("{spread}; {limit:.1}) {}", mark(median, limit)),
+        None => format!("{spread})"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::run::Plan;
     use crate::bench::steps::STEPS;
+    use crate::bench::workload::Workload;
 
-    #[test]
-    fn medians_rates_and_ratios() {
-        let sizes = Sizes { files: 100, synced: 1, large_mib: 1, random: 1 };
-        let mut table = Table::default();
-        for (target, all) in [("host", [1.0, 9.0, 2.0]), ("null FUSE", [4.0, 4.0, 4.0]), ("CBFS", [8.0, 0.1, 9.0])] {
-            for seconds in all {
-                table.add(&STEPS[0], sizes, target, seconds);
+    fn results() -> Results {
+        let plan = Plan {
+            rounds: 3,
+            targets: Vec::new(),
+            base_files: 0,
+            steps: Vec::new(),
+            workload: Workload { files: 100, ..Workload::tiny() },
+        };
+        let mut results = Results::new(&plan, &[&STEPS[0]]).unwrap();
+        let all =
+            [(HOST, [1.0, 9.0, 2.0]), (NULL, [4.0, 4.0, 4.0]), (CBFS, [8.0, 3.0, 9.0]), (JUICEFS, [80.0, 4.0, 30.1])];
+        for (target, seconds) in all {
+            for (round, seconds) in seconds.into_iter().enumerate() {
+                let cpu = (target != HOST).then_some(seconds / 1000.0);
+                let sample = Sample { round, seconds, cpu_seconds: cpu, cpu_seconds_later: cpu.map(|_| 0.001) };
+                results.add(&STEPS[0], target, sample);
             }
         }
-        let text = table.to_string();
-        assert_eq!(text.lines().count(), 3);
-        assert_eq!(text.lines().last().unwrap(), "| create files of 4 KiB | 50/s | 25/s | 12/s | 4.00 | 2.00 |");
+        results
+    }
+
+    #[test]
+    fn ratios_are_of_the_same_round_and_say_what_is_asked_for() {
+        let mut results = results();
+        results.fail("rename", CBFS, &anyhow::anyhow!("no more"));
+        let text = results.to_string();
+        let line = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap().to_owned();
+        let ratios = "| create files of 4 KiB | 4.50 (0.33–8.00) | 2.00 (0.75–2.25; 1.3) ✗ | 0.30 (0.10–0.75; 0.3) ✓ |";
+        assert_eq!(line("| create"), ratios);
+        assert!(text.contains("| create files of 4 KiB | 50/s | 25/s | 12/s | 3/s |"), "{text}");
+        assert!(text.contains("| create files of 4 KiB | 40.0 + 10.0 | 80.0 + 10.0 | 301.0 + 10.0 |"), "{text}");
+        assert_eq!(line("**failed**"), "**failed**: rename on cbfs: no more");
+    }
+
+    #[test]
+    fn the_middle_of_an_even_number_is_between_two() {
+        let spread = Spread::of(vec![4.0, 1.0, 2.0, 10.0]).unwrap();
+        assert_eq!(spread, Spread { min: 1.0, median: 3.0, max: 10.0 });
+        assert_eq!(Spread::of(Vec::new()), None);
     }
 }
