@@ -124,6 +124,21 @@ pub struct NewInode {
     pub target: Vec<u8>,
 }
 
+/// A run of bytes of a file that another file, or another part of it, shows too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyRange {
+    /// The source.
+    pub from: Ino,
+    /// First byte in the source.
+    pub from_offset: u64,
+    /// The target.
+    pub to: Ino,
+    /// First byte in the target.
+    pub to_offset: u64,
+    /// How many bytes; all of them are within the source.
+    pub len: u64,
+}
+
 /// A name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -272,5 +287,12 @@ pub enum Op {
     Epoch {
         /// Its number.
         epoch: Epoch,
+    },
+    /// copy_file_range: the target shows the source's bytes and holes of this instant, from the same places.
+    CopyRange {
+        /// What is copied.
+        range: CopyRange,
+        /// What becomes of the target's suid and sgid.
+        privileges: Privileges,
     },
 }

@@ -39,9 +39,9 @@ pub fn set(
     draft.put_inode(ino, inode)
 }
 
-/// Clears suid, sgid (of what the group may execute) and file capabilities.
+/// Clears suid, sgid (of what the group may execute) and file capabilities. A directory's sgid means something else.
 pub fn drop_privileges(draft: &mut Draft<'_>, ino: Ino, inode: &mut InodeValue) -> FsResult<()> {
-    if inode.kind != FileKind::Regular {
+    if inode.kind == FileKind::Directory {
         return Ok(());
     }
     inode.mode &= !SUID;

@@ -33,7 +33,7 @@ pub fn windows_of(offset: u64, len: u64) -> impl Iterator<Item = (u64, u32, u32)
     })
 }
 
-fn regular(draft: &Draft<'_>, ino: Ino) -> FsResult<InodeValue> {
+pub fn regular(draft: &Draft<'_>, ino: Ino) -> FsResult<InodeValue> {
     let inode = draft.inode(ino)?;
     match inode.kind {
         FileKind::Regular => Ok(inode),
@@ -42,7 +42,7 @@ fn regular(draft: &Draft<'_>, ino: Ino) -> FsResult<InodeValue> {
     }
 }
 
-fn end_of(offset: u64, len: u64) -> FsResult<u64> {
+pub fn end_of(offset: u64, len: u64) -> FsResult<u64> {
     offset.checked_add(len).filter(|end| *end <= FILE_BYTES_MAX).ok_or(FsError::FileTooLarge)
 }
 
@@ -102,7 +102,7 @@ fn shift(place: &Place, by: u32) -> Place {
 }
 
 /// Changes one window and keeps the inode's count of stored bytes.
-fn change_window(
+pub fn change_window(
     draft: &mut Draft<'_>,
     ino: Ino,
     inode: &mut InodeValue,

@@ -4,6 +4,7 @@
 
 mod attributes;
 mod content;
+mod copy;
 mod draft;
 mod names;
 
@@ -33,6 +34,7 @@ pub fn apply(record: &Record, draft: &mut Draft<'_>) -> FsResult<()> {
         }
         Op::SetXattr { ino, name, value, mode } => attributes::set_xattr(draft, *ino, (name, value), *mode, time),
         Op::RemoveXattr { ino, name } => attributes::remove_xattr(draft, *ino, name, time),
+        Op::CopyRange { range, privileges } => copy::copy(draft, range, *privileges, time),
         Op::Purge { ino } => names::purge(draft, *ino),
         Op::Snapshot(_) | Op::Epoch { .. } => Ok(()),
     }

@@ -6,7 +6,7 @@
 
 use crate::error::FsResult;
 use crate::ids::Ino;
-use crate::op::{AllocateMode, AttributeChange, Privileges, RenameMode, XattrMode};
+use crate::op::{AllocateMode, AttributeChange, CopyRange, Privileges, RenameMode, XattrMode};
 use crate::request::{DoneRequest, RequestId};
 use crate::schema::{FileKind, Time};
 use bytes::Bytes;
@@ -113,6 +113,9 @@ pub trait FileSystem: Send + Sync {
     /// All of `data` or an error; returns the bytes written.
     fn write(&self, ino: Ino, offset: u64, data: &[u8], privileges: Privileges) -> FsResult<u32>;
     fn allocate(&self, ino: Ino, offset: u64, len: u64, mode: AllocateMode, privileges: Privileges) -> FsResult<()>;
+    /// Shows bytes of one file in another, or in another part of it, without copying them; returns how many. Fewer than
+    /// asked at the end of the source, and where one record would become too large.
+    fn copy_range(&self, range: &CopyRange, privileges: Privileges) -> FsResult<u64>;
     /// `SEEK_DATA` and `SEEK_HOLE`.
     fn seek(&self, ino: Ino, offset: u64, target: SeekTarget) -> FsResult<u64>;
     /// Everything acknowledged so far survives power loss on return; the inode only names what the caller cares for.

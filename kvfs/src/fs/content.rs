@@ -4,7 +4,7 @@ use super::{Fs, SeekTarget};
 use crate::apply::windows_of;
 use crate::error::{FsError, FsResult};
 use crate::ids::Ino;
-use crate::op::{Op, Privileges};
+use crate::op::{CopyRange, Op, Privileges};
 use crate::schema::key::Parts;
 use crate::schema::{Extent, FileKind, InodeValue, Key, Place, Space, Value, WINDOW_BYTES};
 use crate::stack::Tiers;
@@ -12,6 +12,8 @@ use bytes::{Bytes, BytesMut};
 
 /// Windows that a seek looks at in one go.
 const SEEK_BATCH: usize = 64;
+/// Bytes that one record copies: bounds the windows that it changes, and so the time under the locks.
+const COPY_BYTES_MAX: u64 = 64 << 20;
 
 fn file(fs: &Fs, ino: Ino) -> FsResult<InodeValue> {
     let inode = fs.existing(ino)?;
@@ -68,6 +70,20 @@ pub fn write(fs: &Fs, ino: Ino, offset: u64, data: &[u8], privileges: Privileges
     let bytes = engine.place_bytes(data)?;
     let _locked = fs.stack.locks().lock(&[ino]);
     engine.run_write(fs.clock.now(), Op::Write { ino, offset, len, privileges }, bytes)?;
+    Ok(len)
+}
+
+pub fn copy_range(fs: &Fs, wanted: &CopyRange, privileges: Privileges) -> FsResult<u64> {
+    let engine = fs.writer()?;
+    // Inline bytes that are shared need a place of their own at the next checkpoint: a full store refuses, as for a write.
+    let _room = engine.place_bytes(&[])?;
+    let _locked = fs.stack.locks().lock(&[wanted.from, wanted.to]);
+    let there = file(fs, wanted.from)?.size.saturating_sub(wanted.from_offset);
+    let len = wanted.len.min(there).min(COPY_BYTES_MAX);
+    if len == 0 {
+        return Ok(0);
+    }
+    engine.run(fs.clock.now(), Op::CopyRange { range: CopyRange { len, ..*wanted }, privileges })?;
     Ok(len)
 }
 

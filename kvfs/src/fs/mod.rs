@@ -14,7 +14,7 @@ pub use api::{Access, Attributes, Caller, DirEntry, FileSystem, FsStats, NewNode
 use crate::engine::Engine;
 use crate::error::{FsError, FsResult};
 use crate::ids::Ino;
-use crate::op::{AllocateMode, AttributeChange, Op, Privileges, RenameMode, XattrMode};
+use crate::op::{AllocateMode, AttributeChange, CopyRange, Op, Privileges, RenameMode, XattrMode};
 use crate::request::{DoneRequest, RequestId};
 use crate::schema::{InodeValue, Time};
 use crate::stack::Stack;
@@ -183,6 +183,10 @@ impl FileSystem for Fs {
 
     fn allocate(&self, ino: Ino, offset: u64, len: u64, mode: AllocateMode, privileges: Privileges) -> FsResult<()> {
         self.change(&[ino], Op::Allocate { ino, offset, len, mode, privileges })
+    }
+
+    fn copy_range(&self, range: &CopyRange, privileges: Privileges) -> FsResult<u64> {
+        content::copy_range(self, range, privileges)
     }
 
     fn seek(&self, ino: Ino, offset: u64, target: SeekTarget) -> FsResult<u64> {

@@ -7,7 +7,7 @@ use super::handshake;
 use super::once::Once;
 use crate::error::FsError;
 use crate::fs::api::{Access, Caller, NewNode, SeekTarget};
-use crate::op::{AttributeChange, Privileges};
+use crate::op::{AttributeChange, CopyRange, Privileges};
 use crate::schema::FileKind;
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
@@ -135,7 +135,8 @@ impl Filesystem for Adapter {
             atime: atime.map(convert::wanted_time),
             mtime: mtime.map(convert::wanted_time),
         };
-        let chown = uid.is_some() || gid.is_some();
+        // A request for nothing is a chown(2) of nobody, or stands before a write by somebody who may not keep them.
+        let chown = uid.is_some() || gid.is_some() || change == AttributeChange::default();
         let privileges = match size {
             _ if chown => Privileges::Drop,
             Some(_) => privileges_of(request),
@@ -382,15 +383,18 @@ impl Filesystem for Adapter {
         );
     }
 
-    fn listxattr(&self, _request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
         let node = ino(node);
+        // The kernel refuses to read these to others than root, but does not take their names out.
+        let hides_trusted = request.uid() != 0;
         self.core.answer(
             node,
             reply,
             [],
             move |fs, []| fs.list_xattrs(node),
             move |_core, reply, names| {
-                let list: Vec<u8> = names.into_iter().flat_map(|name| name.into_iter().chain([0])).collect();
+                let shown = names.into_iter().filter(|name| !(hides_trusted && name.starts_with(b"trusted.")));
+                let list: Vec<u8> = shown.flat_map(|name| name.into_iter().chain([0])).collect();
                 send_xattr(reply, size, &list);
             },
         );
@@ -445,19 +449,29 @@ impl Filesystem for Adapter {
 
     fn copy_file_range(
         &self,
-        _request: &Request,
-        _from: INodeNo,
+        request: &Request,
+        from: INodeNo,
         _from_handle: FileHandle,
-        _from_offset: u64,
-        _to: INodeNo,
+        from_offset: u64,
+        to: INodeNo,
         _to_handle: FileHandle,
-        _to_offset: u64,
-        _len: u64,
-        _flags: CopyFileRangeFlags,
+        to_offset: u64,
+        len: u64,
+        flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        // The kernel copies through the page cache then.
-        reply.error(Errno::ENOSYS);
+        if !flags.is_empty() {
+            return reply.error(Errno::EINVAL);
+        }
+        let privileges = privileges_of(request);
+        let range = CopyRange { from: ino(from), from_offset, to: ino(to), to_offset, len };
+        self.core.answer(
+            range.to,
+            reply,
+            [],
+            move |fs, []| fs.copy_range(&range, privileges),
+            |_core, reply, copied| reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
+        );
     }
 
     fn ioctl(

@@ -41,6 +41,11 @@ pub(crate) enum Step {
         len: u32,
         mode: AllocateMode,
     },
+    CopyRange {
+        from: (u8, u32),
+        to: (u8, u32),
+        len: u32,
+    },
     SetXattr(u8, u8, u8),
     RemoveXattr(u8, u8),
     Chmod(u8, u16),
@@ -98,6 +103,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (file.clone(), offset()).prop_map(|(file, size)| Step::Truncate { file, size }),
         3 => (file.clone(), offset(), len(), allocate)
             .prop_map(|(file, offset, len, mode)| Step::Allocate { file, offset, len, mode }),
+        5 => (file.clone(), offset(), file.clone(), offset(), len())
+            .prop_map(|(from, a, to, b, len)| Step::CopyRange { from: (from, a), to: (to, b), len }),
         2 => (file.clone(), 0u8..3, any::<u8>()).prop_map(|(f, n, v)| Step::SetXattr(f, n, v)),
         1 => (file.clone(), 0u8..3).prop_map(|(f, n)| Step::RemoveXattr(f, n)),
         1 => (file.clone(), 0u16..0o1000).prop_map(|(f, m)| Step::Chmod(f, m)),

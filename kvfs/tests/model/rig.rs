@@ -8,7 +8,9 @@ use kvfs::engine::{Engine, EngineIdentity, EngineOptions, EngineSetup, InstanceD
 use kvfs::fs::{Caller, FileSystem, Fs, NewNode, SystemClock};
 use kvfs::journal::JournalOptions;
 use kvfs::node::{NodeChanges, NodeStore};
-use kvfs::op::{AllocateMode, AttributeChange, Privileges, RenameMode, SnapshotKind, SnapshotRequest, XattrMode};
+use kvfs::op::{
+    AllocateMode, AttributeChange, CopyRange, Privileges, RenameMode, SnapshotKind, SnapshotRequest, XattrMode,
+};
 use kvfs::schema::{FileKind, Time};
 use kvfs::stack::Stack;
 use kvfs::{Epoch, Ino};
@@ -161,6 +163,7 @@ impl Rig {
                     bytes[start.min(upto)..upto].fill(0);
                 }
             }),
+            Step::CopyRange { from, to, len } => self.copy_range(*from, *to, *len),
             Step::SetXattr(f, n, v) => self.with_file(*f, |rig, id, ino| {
                 let key = [b"user.", &name(*n)[..]].concat();
                 rig.fs().set_xattr(ino, &key, &[*v; 10], XattrMode::Set).unwrap();
@@ -206,6 +209,32 @@ impl Rig {
     fn with_file(&mut self, n: u8, run: impl FnOnce(&mut Self, Id, Ino)) {
         if let Some(id) = self.file(n).filter(|id| self.live(*id)) {
             run(self, id, self.inos[&id]);
+        }
+    }
+
+    fn copy_range(&mut self, from: (u8, u32), to: (u8, u32), len: u32) {
+        let (Some(source), Some(target)) = (self.file(from.0), self.file(to.0)) else { return };
+        if !self.live(source) || !self.live(target) {
+            return;
+        }
+        let (from_offset, to_offset) = (u64::from(from.1), u64::from(to.1));
+        let (from, to) = (self.inos[&source], self.inos[&target]);
+        let range = CopyRange { from, from_offset, to, to_offset, len: u64::from(len) };
+        let real = self.fs().copy_range(&range, Privileges::Keep);
+        let bytes = self.model.file(source).unwrap();
+        let start = bytes.len().min(from_offset as usize);
+        let copied = bytes[start..bytes.len().min(start + len as usize)].to_vec();
+        let distance = from_offset.abs_diff(to_offset);
+        if source == target && distance < copied.len() as u64 {
+            assert!(real.is_err(), "{range:?} overlaps: {real:?}");
+            return;
+        }
+        assert_eq!(real.unwrap(), copied.len() as u64, "{range:?}");
+        if !copied.is_empty() {
+            let (at, end) = (to_offset as usize, to_offset as usize + copied.len());
+            let bytes = self.model.file(target).unwrap();
+            bytes.resize(bytes.len().max(end), 0);
+            bytes[at..end].copy_from_slice(&copied);
         }
     }
 

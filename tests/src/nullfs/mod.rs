@@ -11,7 +11,7 @@ pub use remote::{Arrival, RemoteFs, Scope};
 
 use bytes::Bytes;
 use kvfs::fs::api::{Access, Attributes, Caller, DirEntry, FileSystem, FsStats, NewNode, SeekTarget};
-use kvfs::op::{AllocateMode, AttributeChange, Privileges, RenameMode, XattrMode};
+use kvfs::op::{AllocateMode, AttributeChange, CopyRange, Privileges, RenameMode, XattrMode};
 use kvfs::{FsError, FsResult, Ino};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -147,6 +147,12 @@ impl FileSystem for NullFs {
         node.ctime = node.mtime;
         drop_privileges(node, privileges);
         u32::try_from(data.len()).map_err(|_| FsError::Invalid)
+    }
+
+    fn copy_range(&self, range: &CopyRange, privileges: Privileges) -> FsResult<u64> {
+        let len = u32::try_from(range.len).unwrap_or(u32::MAX);
+        let data = NullFs::read(self).node(range.from)?.file()?.read(range.from_offset, len);
+        self.write(range.to, range.to_offset, &data, privileges).map(u64::from)
     }
 
     fn allocate(&self, ino: Ino, offset: u64, len: u64, mode: AllocateMode, privileges: Privileges) -> FsResult<()> {

@@ -4,7 +4,7 @@ use super::NullFs;
 use bytes::Bytes;
 use kvfs::base::{BaseError, Fetch};
 use kvfs::fs::api::{Access, Attributes, Caller, DirEntry, FileSystem, FsStats, NewNode, SeekTarget};
-use kvfs::op::{AllocateMode, AttributeChange, Privileges, RenameMode, XattrMode};
+use kvfs::op::{AllocateMode, AttributeChange, CopyRange, Privileges, RenameMode, XattrMode};
 use kvfs::{FsError, FsResult, Ino};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -151,6 +151,7 @@ impl FileSystem for RemoteFs {
         read_link(ino: Ino) -> Bytes;
         write(ino: Ino, offset: u64, data: &[u8], privileges: Privileges) -> u32;
         allocate(ino: Ino, offset: u64, len: u64, mode: AllocateMode, privileges: Privileges) -> ();
+        copy_range(range: &CopyRange, privileges: Privileges) -> u64;
         seek(ino: Ino, offset: u64, target: SeekTarget) -> u64;
         read_dir(ino: Ino, after: Option<&[u8]>, max: usize) -> Vec<DirEntry>;
         get_xattr(ino: Ino, name: &[u8]) -> Bytes;

@@ -13,7 +13,7 @@ enum Step {
     Make(u8, u8),
     Write { file: u8, at: u32, len: u32 },
     Truncate { file: u8, size: u32 },
-    Share { from: u8, to: u8, window: u8 },
+    Share { from: (u8, u32), to: (u8, u32), len: u32 },
     Link(u8, u8),
     Unlink(u8, bool),
     Rename(u8, u8),
@@ -26,9 +26,10 @@ fn step() -> impl Strategy<Value = Step> {
     let len = prop_oneof![1u32..300, 300u32..20_000, 900_000u32..1_300_000];
     prop_oneof![
         3 => (any::<u8>(), any::<u8>()).prop_map(|(dir, kind)| Step::Make(dir, kind)),
-        4 => (any::<u8>(), at, len).prop_map(|(file, at, len)| Step::Write { file, at, len }),
+        4 => (any::<u8>(), at.clone(), len.clone()).prop_map(|(file, at, len)| Step::Write { file, at, len }),
         2 => (any::<u8>(), 0u32..3_000_000).prop_map(|(file, size)| Step::Truncate { file, size }),
-        1 => (any::<u8>(), any::<u8>(), 0u8..3).prop_map(|(from, to, window)| Step::Share { from, to, window }),
+        2 => (any::<u8>(), at.clone(), any::<u8>(), at.clone(), len.clone())
+            .prop_map(|(from, a, to, b, len)| Step::Share { from: (from, a), to: (to, b), len }),
         1 => (any::<u8>(), any::<u8>()).prop_map(|(file, dir)| Step::Link(file, dir)),
         2 => (any::<u8>(), any::<bool>()).prop_map(|(name, open)| Step::Unlink(name, open)),
         1 => (any::<u8>(), any::<u8>()).prop_map(|(name, dir)| Step::Rename(name, dir)),
@@ -61,9 +62,9 @@ fn take_step(world: &mut World, step: &Step, count: u64) {
                 world.truncate(ino, u64::from(size));
             }
         }
-        Step::Share { from, to, window } => {
-            if let (Some(from), Some(to)) = (file(world, from), file(world, to)) {
-                world.share_window(from, to, u64::from(window));
+        Step::Share { from, to, len } => {
+            if let (Some(source), Some(target)) = (file(world, from.0), file(world, to.0)) {
+                world.share((source, u64::from(from.1)), (target, u64::from(to.1)), u64::from(len));
             }
         }
         Step::Link(which, parent) => {

@@ -69,7 +69,10 @@ fn a_shared_pack_lives_as_long_as_anyone_uses_it() {
     let from = world.file(Ino::ROOT, b"from", &noise(1, 1 << 20));
     world.snapshot();
     let to = world.make(FileKind::Regular, Ino::ROOT, b"to");
-    world.share_window(from, to, 0);
+    world.share((from, 0), (to, 0), 1 << 20);
+    // Once more, on another border, and a part of it within the file itself.
+    world.share((from, 5_000), (to, (1 << 20) + 77), 1 << 20);
+    world.share((to, 100), (to, 3 << 20), 300_000);
     let shared = world.snapshot();
     assert_eq!(shared.packs, vec![], "shared bytes are not shipped again");
     world.unlink(Ino::ROOT, b"from", Held::No);

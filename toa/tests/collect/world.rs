@@ -182,22 +182,35 @@ impl World {
         self.put_inode(ino);
     }
 
-    /// Shares the extents of one window, as `copy_file_range` does.
-    pub fn share_window(&mut self, from: Ino, to: Ino, number: u64) {
-        let window = self.window(from, number);
-        let at = (number * WINDOW_BYTES) as usize;
-        let source = &self.nodes[&from].content;
-        let bytes = source.get(at..source.len().min(at + WINDOW_BYTES as usize)).unwrap_or_default().to_vec();
-        if bytes.is_empty() || self.nodes[&to].content.len() > at + bytes.len() || self.nodes[&to].content.len() < at {
+    /// Shares extents, as `copy_file_range` does: at any distance, across windows, at most up to the source's end.
+    pub fn share(&mut self, from: (Ino, u64), to: (Ino, u64), len: u64) {
+        let len = len.min((self.nodes[&from.0].content.len() as u64).saturating_sub(from.1));
+        if len == 0 || (from.0 == to.0 && from.1.abs_diff(to.1) < len) {
             return;
         }
         self.xid = self.xid.next();
-        let node = self.nodes.get_mut(&to).unwrap();
-        node.content.truncate(at);
-        node.content.extend_from_slice(&bytes);
+        let (mut done, start) = (0, from.1 as usize);
+        while done < len {
+            let (source, target) = (from.1 + done, to.1 + done);
+            let (low, high) = ((source % WINDOW_BYTES) as u32, (target % WINDOW_BYTES) as u32);
+            let room = WINDOW_BYTES as u32 - low.max(high);
+            let step = room.min((len - done).try_into().unwrap_or(u32::MAX));
+            let shown = self.window(from.0, source / WINDOW_BYTES);
+            let mut window = self.window(to.0, target / WINDOW_BYTES);
+            window.clear(high, high + step);
+            for piece in shown.extents.iter().filter_map(|extent| extent.slice(low, low + step)) {
+                window.put(Extent { start: piece.start - low + high, ..piece });
+            }
+            self.put(Key::window(to.0, target / WINDOW_BYTES), &Value::Window(window));
+            done += u64::from(step);
+        }
+        let bytes = self.nodes[&from.0].content[start..start + len as usize].to_vec();
+        let node = self.nodes.get_mut(&to.0).unwrap();
+        let end = (to.1 + len) as usize;
+        node.content.resize(node.content.len().max(end), 0);
+        node.content[to.1 as usize..end].copy_from_slice(&bytes);
         node.value.size = node.content.len() as u64;
-        self.put(Key::window(to, number), &Value::Window(window));
-        self.put_inode(to);
+        self.put_inode(to.0);
     }
 
     pub fn link(&mut self, ino: Ino, parent: Ino, name: &[u8]) {
