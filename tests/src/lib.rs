@@ -5,6 +5,7 @@
 
 pub mod bench;
 pub mod bucket;
+pub mod differential;
 pub mod manifest;
 pub mod nasty;
 pub mod node;

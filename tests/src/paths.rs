@@ -42,6 +42,15 @@ pub fn weed_binary() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// A POSIX test program that tests/run installed: `pjdfstest`, `fsx`.
+pub fn tool_binary(name: &str) -> Result<PathBuf> {
+    let path = cache_dir()?.join("tools/bin").join(name);
+    if !path.is_file() {
+        bail!("no {name} at {}: run tests/run, which installs it", path.display());
+    }
+    Ok(path)
+}
+
 /// A positive number from the environment, or `default`: how long loops run.
 pub fn count_from_env(name: &str, default: usize) -> Result<usize> {
     match env::var(name) {
