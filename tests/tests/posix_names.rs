@@ -9,8 +9,8 @@ use cbfs_tests::paths::count_from_env;
 use cbfs_tests::scenario::{Mount, Scenario};
 use cbfs_tests::serial::serial;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, RenameFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, XattrFlags, chownat,
-    lsetxattr, mkdirat, mknodat, openat, renameat_with, utimensat,
+    AtFlags, CWD, FileType, Mode, RenameFlags, StatxFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, XattrFlags,
+    chownat, lsetxattr, mkdirat, mknodat, openat, renameat_with, statx, utimensat,
 };
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
@@ -53,8 +53,10 @@ fn code(result: std::io::Result<()>) -> Option<Errno> {
     result.err().and_then(|error| Errno::from_io_error(&error))
 }
 
+/// Asked alone, as stat(1) does: the kernel must not answer with a mode that it keeps beside fresher times.
 fn mode_of(path: &Path) -> Result<u32> {
-    Ok(fs::symlink_metadata(path)?.mode() & 0o7777)
+    let shown = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MODE)?;
+    Ok(u32::from(shown.stx_mode) & 0o7777)
 }
 
 fn chmod(path: &Path, mode: u32) -> std::io::Result<()> {

@@ -194,15 +194,14 @@ pub fn allocate(
     let end = end_of(offset, len)?;
     if matches!(mode, AllocateMode::PunchHole | AllocateMode::ZeroRange | AllocateMode::ZeroRangeKeepSize) {
         clear(draft, ino, &mut inode, (offset, end))?;
-        inode.mtime = time;
     }
-    if matches!(mode, AllocateMode::Extend | AllocateMode::ZeroRange) && end > inode.size {
-        inode.size = end;
-        inode.mtime = time;
+    if matches!(mode, AllocateMode::Extend | AllocateMode::ZeroRange) {
+        inode.size = inode.size.max(end);
     }
     if privileges == Privileges::Drop {
         attributes::drop_privileges(draft, ino, &mut inode)?;
     }
+    inode.mtime = time;
     inode.ctime = time;
     draft.put_inode(ino, inode)
 }
