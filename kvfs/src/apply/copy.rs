@@ -23,7 +23,9 @@ pub fn copy(draft: &mut Draft<'_>, range: &CopyRange, privileges: Privileges, ti
         }
         let replace = |value: &mut WindowValue| {
             value.clear(start, end);
-            shown.into_iter().for_each(|extent| value.put(extent));
+            for extent in shown {
+                value.put(extent);
+            }
         };
         change_window(draft, range.to, &mut target, (window, replace))?;
     }

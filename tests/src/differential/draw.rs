@@ -60,7 +60,8 @@ impl Draw {
                 Action::Mknod { at, kind: self.pick(&kinds), mode: self.mode() }
             }
             7..9 => {
-                let targets = ["a", "b/c", "..", "/nowhere", "a/b/c", "."];
+                // None leads out of the tree: both sides would meet there.
+                let targets = ["a", "b/c", "d", "nowhere/at all", "a/b/c", "."];
                 Action::Symlink { at, target: self.pick(&targets).into() }
             }
             9..13 => {

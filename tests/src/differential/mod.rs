@@ -25,10 +25,13 @@ const SHOWN: usize = 12;
 ///
 /// The working directory of the process goes back and forth between the two, and is `/` afterwards.
 pub fn run(seed: u64, steps: usize, expected: &Path, found: &Path) -> Result<()> {
-    for root in [expected, found] {
+    // A directory further down: `..` behind a link to `.` goes up by one.
+    let roots = [expected.join("root"), found.join("root")];
+    for root in &roots {
+        fs::create_dir(root)?;
         fs::set_permissions(root, fs::Permissions::from_mode(0o777))?;
     }
-    let outcome = compare(seed, steps, Side::new(expected)?, Side::new(found)?);
+    let outcome = compare(seed, steps, Side::new(&roots[0])?, Side::new(&roots[1])?);
     std::env::set_current_dir("/")?;
     outcome
 }
