@@ -16,7 +16,8 @@ pub struct Draw {
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "\u{fc}nicode \n"];
 const XATTRS: [&str; 6] = ["user.one", "user.two", "trusted.x", "security.x", "system.x", "nonsense"];
-const MODES: [u32; 12] = [0o644, 0o755, 0o600, 0o777, 0o000, 0o111, 0o1777, 0o2775, 0o2755, 0o4755, 0o6777, 0o2644];
+/// None has sgid without the group's x: see docs/semantics.md.
+const MODES: [u32; 12] = [0o644, 0o755, 0o600, 0o777, 0o000, 0o111, 0o1777, 0o2775, 0o2755, 0o4755, 0o6777, 0o4644];
 const STAMPS: [(i64, i64); 7] = [
     (-1, 999_999_999),
     (-2, 500_000_000),
