@@ -23,6 +23,11 @@ use clap::Parser;
 use failure::FailureKind;
 use std::process::ExitCode;
 
+/// A daemon frees on one thread what another has allocated, and goes between much memory and little: the allocator of
+/// glibc gives pages back to the kernel and asks for them again all the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]
     let _scenario = std::env::var_os("FAILPOINTS").map(|_| fail::FailScenario::setup());

@@ -6,7 +6,6 @@
 
 use crate::ids::{Epoch, Ino};
 use crate::request::{DoneRequest, Requested};
-use crate::schema::inode::serde_bytes_vec;
 use crate::schema::{BlobRef, FileKind, Time};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -120,8 +119,7 @@ pub struct NewInode {
     /// Device number of device nodes.
     pub rdev: u32,
     /// Target of a symlink.
-    #[serde(with = "serde_bytes_vec")]
-    pub target: Vec<u8>,
+    pub target: Bytes,
 }
 
 /// A run of bytes of a file that another file, or another part of it, shows too.
@@ -145,8 +143,7 @@ pub struct Entry {
     /// The directory.
     pub parent: Ino,
     /// The name: 1..=255 bytes, no `/`, no NUL, not `.` or `..`.
-    #[serde(with = "serde_bytes_vec")]
-    pub name: Vec<u8>,
+    pub name: Bytes,
 }
 
 /// `setxattr` flags.
@@ -261,8 +258,7 @@ pub enum Op {
         /// Of what.
         ino: Ino,
         /// The whole name, namespace included.
-        #[serde(with = "serde_bytes_vec")]
-        name: Vec<u8>,
+        name: Bytes,
         /// The value.
         value: Bytes,
         /// The flags.
@@ -273,8 +269,7 @@ pub enum Op {
         /// Of what.
         ino: Ino,
         /// The whole name.
-        #[serde(with = "serde_bytes_vec")]
-        name: Vec<u8>,
+        name: Bytes,
     },
     /// An unlinked inode that nobody holds any more.
     Purge {

@@ -5,6 +5,7 @@ use crate::error::{FsError, FsResult};
 use crate::ids::Ino;
 use crate::op::{AllocateMode, Payload, Privileges};
 use crate::schema::{Extent, FileKind, InodeValue, Place, Time, WINDOW_BYTES, WindowValue};
+use std::sync::Arc;
 
 /// Largest file, bytes: what a signed 64-bit offset can name.
 pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
@@ -33,7 +34,7 @@ pub fn windows_of(offset: u64, len: u64) -> impl Iterator<Item = (u64, u32, u32)
     })
 }
 
-pub fn regular(draft: &Draft<'_>, ino: Ino) -> FsResult<InodeValue> {
+pub fn regular(draft: &mut Draft<'_>, ino: Ino) -> FsResult<InodeValue> {
     let inode = draft.inode(ino)?;
     match inode.kind {
         FileKind::Regular => Ok(inode),
@@ -58,9 +59,10 @@ pub fn write(
     for (start, len, place) in pieces(bytes)? {
         let mut skipped = 0;
         for (window, from, to) in windows_of(start, u64::from(len)) {
-            let extent = Extent { start: from, len: to - from, place: shift(&place, skipped) };
+            let extent = Extent { start: from, len: to - from, place: part(&place, skipped, to - from) };
             skipped += to - from;
-            change_window(draft, ino, &mut inode, (window, |value: &mut WindowValue| value.put(extent)))?;
+            let delta = draft.splice(ino, window, (from, to), Some(extent))?;
+            inode.stored = inode.stored.saturating_add_signed(delta);
         }
     }
     inode.size = inode.size.max(end);
@@ -92,34 +94,34 @@ fn pieces(bytes: WriteBytes<'_>) -> FsResult<Vec<(u64, u32, Place)>> {
     if sum == u64::from(bytes.len) { Ok(pieces) } else { Err(wrong()) }
 }
 
-/// The same bytes from `by` on. Extents that are cut from an inline place get their length from [`Extent`] below.
-fn shift(place: &Place, by: u32) -> Place {
+/// `len` of the same bytes, from `by` on.
+fn part(place: &Place, by: u32, len: u32) -> Place {
     match place {
-        Place::Inline(bytes) => Place::Inline(bytes.slice((by as usize).min(bytes.len())..)),
+        Place::Inline(bytes) => {
+            let first = (by as usize).min(bytes.len());
+            let last = (first + len as usize).min(bytes.len());
+            Place::Inline(bytes.slice(first..last))
+        }
         Place::Segment { blob, within } => Place::Segment { blob: *blob, within: within + by },
         Place::Frame { frame, within } => Place::Frame { frame: *frame, within: within + by },
     }
 }
 
-/// Changes one window and keeps the inode's count of stored bytes.
-pub fn change_window(
+/// Clears a part of a window as the view has it, and keeps the inode's count of stored bytes.
+fn clear_window(
     draft: &mut Draft<'_>,
     ino: Ino,
     inode: &mut InodeValue,
-    change: (u64, impl FnOnce(&mut WindowValue)),
-) -> FsResult<()> {
-    let (window, edit) = change;
-    let mut value = draft.window(ino, window)?;
-    let before = value.stored_bytes();
-    edit(&mut value);
-    for extent in &mut value.extents {
-        if let Place::Inline(bytes) = &mut extent.place {
-            bytes.truncate(extent.len as usize);
-        }
+    what: (u64, Arc<WindowValue>),
+    range: (u32, u32),
+) {
+    let (window, mut value) = what;
+    let gone = value.stored_bytes_in(range.0, range.1);
+    if gone > 0 {
+        Arc::make_mut(&mut value).clear(range.0, range.1);
+        inode.stored = inode.stored.saturating_sub(gone);
+        draft.put_window(ino, window, value);
     }
-    inode.stored = (inode.stored + value.stored_bytes()).saturating_sub(before);
-    draft.put_window(ino, window, value);
-    Ok(())
 }
 
 /// Makes `[from, to)` of a file a hole. Whole windows go without being rewritten where there are none.
@@ -133,9 +135,7 @@ fn clear(draft: &mut Draft<'_>, ino: Ino, inode: &mut InodeValue, range: (u64, u
         } else {
             (0, WINDOW_BYTES as u32)
         };
-        if value.pieces(lo, hi).iter().any(|(_, _, extent)| extent.is_some()) {
-            change_window(draft, ino, inode, (window, |value: &mut WindowValue| value.clear(lo, hi)))?;
-        }
+        clear_window(draft, ino, inode, (window, value), (lo, hi));
     }
     Ok(())
 }
@@ -156,10 +156,7 @@ pub fn resize(draft: &mut Draft<'_>, ino: Ino, inode: &mut InodeValue, size: u64
         if partial > 0 {
             let window = size / WINDOW_BYTES;
             let value = draft.window(ino, window)?;
-            if value.extents.last().is_some_and(|e| e.end() > partial) {
-                let tail = |value: &mut WindowValue| value.clear(partial, WINDOW_BYTES as u32);
-                change_window(draft, ino, inode, (window, tail))?;
-            }
+            clear_window(draft, ino, inode, (window, value), (partial, WINDOW_BYTES as u32));
         }
         if size == 0 {
             inode.stored = 0;

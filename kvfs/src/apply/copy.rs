@@ -1,10 +1,11 @@
 //! copy_file_range: the target gets extents with the places of the source's bytes. No byte is read or written.
 
-use super::content::{change_window, end_of, regular, windows_of};
+use super::content::{end_of, regular, windows_of};
 use super::{Draft, attributes};
 use crate::error::{FsError, FsResult};
 use crate::op::{CopyRange, Privileges};
-use crate::schema::{Extent, Time, WINDOW_BYTES, WindowValue};
+use crate::schema::{Extent, Time, WINDOW_BYTES};
+use std::sync::Arc;
 
 pub fn copy(draft: &mut Draft<'_>, range: &CopyRange, privileges: Privileges, time: Time) -> FsResult<()> {
     let source = regular(draft, range.from)?;
@@ -18,16 +19,18 @@ pub fn copy(draft: &mut Draft<'_>, range: &CopyRange, privileges: Privileges, ti
     for (window, start, end) in windows_of(range.to_offset, range.len) {
         let skipped = window * WINDOW_BYTES + u64::from(start) - range.to_offset;
         let shown = extents_of(draft, range, skipped, (start, end))?;
-        if shown.is_empty() && draft.window(range.to, window)?.is_empty() {
+        let mut value = draft.window(range.to, window)?;
+        if shown.is_empty() && value.is_empty() {
             continue;
         }
-        let replace = |value: &mut WindowValue| {
-            value.clear(start, end);
-            for extent in shown {
-                value.put(extent);
-            }
-        };
-        change_window(draft, range.to, &mut target, (window, replace))?;
+        let before = value.stored_bytes();
+        let replaced = Arc::make_mut(&mut value);
+        replaced.clear(start, end);
+        for extent in shown {
+            replaced.put(extent);
+        }
+        target.stored = (target.stored + value.stored_bytes()).saturating_sub(before);
+        draft.put_window(range.to, window, value);
     }
     target.size = target.size.max(to_end);
     if privileges == Privileges::Drop {
@@ -81,12 +84,12 @@ mod tests {
             stack.swap(tiers);
             let mut files = Self { stack, xid: 0 };
             let inode = |ino, kind, mode| {
-                let target = Vec::new();
+                let target = Bytes::new();
                 NewInode { ino, kind, mode, uid: 7, gid: 7, rdev: 0, target }
             };
             files.run(Op::Root(inode(Ino::ROOT, FileKind::Directory, 0o755)), Payload::None).unwrap();
             for (ino, name) in [(A, b"a"), (B, b"b")] {
-                let at = Entry { parent: Ino::ROOT, name: name.to_vec() };
+                let at = Entry { parent: Ino::ROOT, name: Bytes::from_static(name) };
                 files.run(Op::Make { at, inode: inode(ino, FileKind::Regular, 0o6755) }, Payload::None).unwrap();
             }
             files
@@ -116,7 +119,7 @@ mod tests {
         fn extents(&self, ino: Ino) -> Vec<(u64, u32, Place)> {
             let tiers = self.stack.load();
             let windows = (0..8).map(|number| (number, tiers.view().window(ino, number).unwrap()));
-            let all = windows.flat_map(|(number, value)| value.extents.into_iter().map(move |e| (number, e)));
+            let all = windows.flat_map(|(number, value)| value.extents.clone().into_iter().map(move |e| (number, e)));
             all.map(|(number, e)| (number * MIB + u64::from(e.start), e.len, e.place)).collect()
         }
 

@@ -9,7 +9,7 @@ mod draft;
 mod names;
 
 pub use content::{WriteBytes, windows_of};
-pub use draft::Draft;
+pub use draft::{Draft, KnownName};
 
 use crate::error::FsResult;
 use crate::op::{Op, Record};
@@ -18,7 +18,10 @@ use crate::op::{Op, Record};
 pub fn apply(record: &Record, draft: &mut Draft<'_>) -> FsResult<()> {
     let time = record.time;
     match &record.op {
-        Op::Root(root) => names::root(draft, root, time),
+        Op::Root(root) => {
+            names::root(draft, root, time);
+            Ok(())
+        }
         Op::Make { at, inode } => names::make(draft, at, inode, time),
         Op::Link { ino, at } => names::link(draft, *ino, at, time),
         Op::Unlink { at } => names::unlink(draft, at, time),

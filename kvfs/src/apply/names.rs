@@ -5,6 +5,7 @@ use crate::error::{FsError, FsResult};
 use crate::ids::Ino;
 use crate::op::{Entry, NewInode, RenameMode};
 use crate::schema::{DirentValue, FileKind, InodeValue, Time};
+use bytes::Bytes;
 
 /// Links that a file may have; a directory is not limited.
 const LINKS_MAX: u32 = u32::MAX - 1;
@@ -29,9 +30,9 @@ fn new_inode(new: &NewInode, at: &Entry, time: Time) -> InodeValue {
 }
 
 /// The first record of a new filesystem.
-pub fn root(draft: &mut Draft<'_>, root: &NewInode, time: Time) -> FsResult<()> {
-    let at = Entry { parent: Ino::ROOT, name: Vec::new() };
-    draft.put_inode(root.ino, new_inode(root, &at, time))
+pub fn root(draft: &mut Draft<'_>, root: &NewInode, time: Time) {
+    let at = Entry { parent: Ino::ROOT, name: Bytes::new() };
+    draft.put_new_inode(root.ino, new_inode(root, &at, time));
 }
 
 pub fn make(draft: &mut Draft<'_>, at: &Entry, new: &NewInode, time: Time) -> FsResult<()> {
@@ -44,7 +45,7 @@ pub fn make(draft: &mut Draft<'_>, at: &Entry, new: &NewInode, time: Time) -> Fs
     }
     touch(&mut parent, time);
     draft.put_inode(at.parent, parent)?;
-    draft.put_inode(new.ino, new_inode(new, at, time))?;
+    draft.put_new_inode(new.ino, new_inode(new, at, time));
     draft.put_dirent(at.parent, &at.name, DirentValue { ino: new.ino, kind: new.kind });
     Ok(())
 }
@@ -160,7 +161,7 @@ pub fn rename(draft: &mut Draft<'_>, ends: (&Entry, &Entry), mode: RenameMode, t
 }
 
 /// A directory must not become its own descendant.
-fn refuse_loop(draft: &Draft<'_>, moved: DirentValue, into: Ino) -> FsResult<()> {
+fn refuse_loop(draft: &mut Draft<'_>, moved: DirentValue, into: Ino) -> FsResult<()> {
     if moved.kind != FileKind::Directory {
         return Ok(());
     }
@@ -221,7 +222,7 @@ fn settle(draft: &mut Draft<'_>, ino: Ino, at: &Entry, time: Time) -> FsResult<(
     let mut inode = draft.inode(ino)?;
     inode.ctime = time;
     inode.parent = at.parent;
-    inode.name.clone_from(&at.name);
+    inode.name = at.name.clone();
     draft.put_inode(ino, inode)
 }
 

@@ -8,7 +8,7 @@ use crate::ids::{Epoch, SegmentNo, Xid};
 use crate::schema::BlobRef;
 use crate::segment::flush::GroupFlush;
 use crate::segment::header::{HEADER_BYTES, Header, Magic, fresh_salt};
-use crate::segment::pool::{Pool, PoolOptions, Taken};
+use crate::segment::pool::{Filling, Pool, PoolOptions, Taken};
 use crate::segment::{Disk, DiskFile, HostDisk};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use uuid::Uuid;
 
 /// Open files kept for reading; beyond, all are closed and opened again as needed.
@@ -51,6 +52,8 @@ pub struct DataStore {
     segments: Mutex<Segments>,
     open: RwLock<HashMap<SegmentNo, Arc<dyn DiskFile>>>,
     flushed: GroupFlush,
+    /// Written since the last flush began, bytes.
+    unflushed: AtomicU64,
 }
 
 struct Place {
@@ -73,6 +76,7 @@ impl DataStore {
             ext: "data",
             segment_bytes: u64::from(options.segment_bytes),
             spares: options.spares,
+            filling: Filling::Idle,
         };
         let (pool, found) = Pool::open(disk.clone(), pool_options).map_err(DataError::from_io("list the segments"))?;
         let bytes: BTreeMap<_, _> = found.iter().map(|segment| (SegmentNo(segment.number), segment.bytes)).collect();
@@ -86,6 +90,7 @@ impl DataStore {
             segments: Mutex::new(Segments { bytes, used, ..Segments::default() }),
             open: RwLock::default(),
             flushed: GroupFlush::new(0),
+            unflushed: AtomicU64::new(0),
         })
     }
 
@@ -118,6 +123,7 @@ impl DataStore {
             segments.writes += 1;
             segments.dirty.entry(place.number).or_insert(place.file);
         }
+        self.unflushed.fetch_add(u64::from(len), Ordering::Relaxed);
         self.pool.note_use();
         Ok(BlobRef { segment: place.number, offset: place.offset as u32, len, crc })
     }
@@ -288,6 +294,7 @@ impl DataStore {
         self.flushed.reach(target, || {
             let (dirty, names, goal) = {
                 let mut segments = self.segments.lock();
+                self.unflushed.store(0, Ordering::Relaxed);
                 let dirty = std::mem::take(&mut segments.dirty);
                 (dirty, std::mem::take(&mut segments.names_dirty), segments.writes)
             };
@@ -302,6 +309,11 @@ impl DataStore {
             Ok(goal)
         })?;
         Ok(())
+    }
+
+    /// Bytes written since the last flush began.
+    pub fn unflushed_bytes(&self) -> u64 {
+        self.unflushed.load(Ordering::Relaxed)
     }
 
     /// Nothing durable and no reader names these segments any more: their files are recycled under new numbers. The one

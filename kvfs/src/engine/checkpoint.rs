@@ -105,12 +105,12 @@ pub(super) fn open_next(layers: &Path, sealed: &Layer) -> FsResult<Layer> {
 /// The entries of an overlay in key order, with most inline bytes moved to data segments. Done once for a checkpoint,
 /// however often its transaction is tried: every time would fill the disk with another copy.
 pub(super) fn prepare(data: &DataStore, overlay: &Overlay) -> FsResult<Vec<Found>> {
-    let shards: Vec<_> = (0..Overlay::shard_count()).map(|shard| overlay.shard_entries(shard)).collect();
-    let mut entries: Vec<_> = shards.into_iter().flatten().collect();
-    entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    let mut entries = overlay.entries();
     for (_, (_, value)) in &mut entries {
-        if let Value::Window(window) = value {
-            spill(data, window)?;
+        if let Value::Window(window) = value
+            && window.inline_bytes() > WINDOW_INLINE_BYTES_MAX
+        {
+            spill(data, Arc::make_mut(window))?;
         }
     }
     Ok(entries)
@@ -134,12 +134,8 @@ pub(super) fn flush_spilled(data: &DataStore) -> FsResult<()> {
     Ok(data.flush()?)
 }
 
-/// Moves inline bytes to a data segment, unless they are few: neighbours in one piece.
+/// Moves inline bytes to a data segment: neighbours in one piece.
 fn spill(data: &DataStore, window: &mut WindowValue) -> FsResult<()> {
-    let inline = |extent: &Extent| if let Place::Inline(bytes) = &extent.place { bytes.len() } else { 0 };
-    if window.extents.iter().map(inline).sum::<usize>() <= WINDOW_INLINE_BYTES_MAX {
-        return Ok(());
-    }
     let mut spilled: Vec<Extent> = Vec::with_capacity(window.extents.len());
     let mut run: Option<(u32, Vec<u8>)> = None;
     let close = |run: &mut Option<(u32, Vec<u8>)>, spilled: &mut Vec<Extent>| -> FsResult<()> {

@@ -1,17 +1,24 @@
 //! Committing a record: the journal first, then the overlay, under one short lock.
 
 use super::Engine;
-use crate::apply::{Draft, apply};
+use crate::apply::{Draft, KnownName, apply};
 use crate::error::{FsError, FsResult};
 use crate::ids::Xid;
 use crate::op::{INLINE_BYTES_MAX, Op, Payload, Record};
 use crate::request::{self, DoneRequest, RequestId};
 use crate::schema::{BlobRef, Time, WINDOW_BYTES};
-use crate::stack::ChangeList;
+use crate::stack::{ChangeList, Overlay};
 use bytes::Bytes;
 use parking_lot::RwLockReadGuard;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// So many bytes written since the last fsync are taken for bulk.
+const BULK_BYTES: u64 = 1 << 20;
+/// Writes up to this length travel in their record also in bulk: LMDB keeps most of them as they are.
+const BULK_INLINE_BYTES_MAX: usize = 1 << 10;
+/// Room for most records, without the bytes of a write.
+const RECORD_BYTES: usize = 256;
 
 /// The bytes of a write on their way into a record. Held until the record is committed.
 pub struct PendingBytes<'e> {
@@ -23,13 +30,21 @@ impl Engine {
     /// Applies one operation: acknowledged (it survives `kill -9`) on return. The caller holds the locks of the inodes
     /// that it reads and writes.
     pub fn run(&self, time: Time, op: Op) -> FsResult<Xid> {
-        self.run_record(&Record { time, op, payload: Payload::None, requested: request::current() })
+        self.run_knowing(time, op, &[])
+    }
+
+    /// [`Engine::run`] for a caller who has looked up `names` under the locks that it holds.
+    pub fn run_knowing(&self, time: Time, op: Op, names: &[KnownName]) -> FsResult<Xid> {
+        self.run_record(&Record { time, op, payload: Payload::None, requested: request::current() }, names)
     }
 
     /// Puts the bytes of a write where they will stay until the next checkpoint: small ones into the record, others
-    /// into data segments. Holds no lock on inodes.
+    /// into data segments. Small ones that come in bulk, with no fsync among them, go into data segments too: nobody
+    /// waits for a second flush, and they are written once and not twice. Holds no lock on inodes.
     pub fn place_bytes(&self, data: &[u8]) -> FsResult<PendingBytes<'_>> {
-        if data.len() <= INLINE_BYTES_MAX {
+        let unsynced = self.unsynced_bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        let is_bulk = unsynced > BULK_BYTES && data.len() > BULK_INLINE_BYTES_MAX;
+        if data.len() <= INLINE_BYTES_MAX && !is_bulk {
             if self.is_full() && (!self.make_room() || self.is_full()) {
                 return Err(FsError::NoSpace);
             }
@@ -48,6 +63,7 @@ impl Engine {
         let written: Result<Vec<BlobRef>, _> =
             data.chunks(WINDOW_BYTES as usize).map(|chunk| self.data.write(chunk)).collect();
         let blobs = written.map_err(|error| self.note_failure(error.into()))?;
+        self.note_written();
         Ok(PendingBytes { payload: Payload::Stored(blobs), _stored: Some(guard) })
     }
 
@@ -58,29 +74,51 @@ impl Engine {
 
     /// [`Engine::run`] for a write.
     pub fn run_write(&self, time: Time, op: Op, bytes: PendingBytes<'_>) -> FsResult<Xid> {
-        self.run_record(&Record { time, op, payload: bytes.payload, requested: request::current() })
+        self.run_record(&Record { time, op, payload: bytes.payload, requested: request::current() }, &[])
     }
 
-    fn run_record(&self, record: &Record) -> FsResult<Xid> {
+    fn run_record(&self, record: &Record, names: &[KnownName]) -> FsResult<Xid> {
         self.check_writable()?;
-        let tiers = self.stack.load();
-        let mut draft = Draft::new(tiers.view());
-        apply(record, &mut draft)?;
         let body = encode(record)?;
-        self.commit(&body, &draft.into_changes(), record.done_request())
+        loop {
+            let tiers = self.stack.load();
+            let active = tiers.active.as_ref().ok_or(FsError::ReadOnly)?;
+            let mut draft = Draft::knowing(tiers.view(), names);
+            apply(record, &mut draft)?;
+            if let Some(xid) = self.commit(&body, active, &draft.into_changes(), record)? {
+                return Ok(xid);
+            }
+        }
     }
 
-    /// Appends and takes over. Never waits for a disk flush or for LMDB.
-    fn commit(&self, body: &[u8], changes: &ChangeList, done: Option<DoneRequest>) -> FsResult<Xid> {
+    /// Appends and takes over into `active`; `None` if that was frozen since the changes were drafted on it: they may
+    /// build on what only it has. Never waits for a disk flush or for LMDB.
+    fn commit(
+        &self,
+        body: &[u8],
+        active: &Arc<Overlay>,
+        changes: &ChangeList,
+        record: &Record,
+    ) -> FsResult<Option<Xid>> {
         let mut state = self.commit.lock();
+        let is_current = self.stack.load().active.as_ref().is_some_and(|current| Arc::ptr_eq(current, active));
+        if !is_current {
+            return Ok(None);
+        }
         let xid = self.journal.append(body).map_err(|error| self.note_failure(error.into()))?;
-        self.active()?.apply(changes, xid);
+        active.apply(changes, xid);
         state.totals.inodes = state.totals.inodes.saturating_add_signed(changes.inodes);
         state.totals.bytes = state.totals.bytes.saturating_add_signed(changes.bytes);
-        if let Some(done) = done {
+        if let Some(done) = record.done_request() {
             state.requests.note(done);
         }
-        Ok(xid)
+        Ok(Some(xid))
+    }
+
+    /// [`Engine::flush`] for an application.
+    pub fn sync(&self) -> FsResult<()> {
+        self.unsynced_bytes.store(0, Ordering::Relaxed);
+        self.flush().map(|_| ())
     }
 
     /// What was done for a request, by this process or by one before it on the same connection.
@@ -98,9 +136,13 @@ impl Engine {
         // For what comes of a power loss the order of the two does not matter: checksums tell a record whose bytes did not
         // make it. But the journal may only call durable what was written before the data was flushed.
         let goal = self.journal.last();
-        self.data.flush().map_err(|error| self.poison(error.into()))?;
+        self.flush_data()?;
         self.journal.flush_behind(goal).map_err(|error| self.poison(error.into()))?;
         Ok(goal)
+    }
+
+    pub(super) fn flush_data(&self) -> FsResult<()> {
+        self.data.flush().map_err(|error| self.poison(error.into()))
     }
 
     /// A failed flush is final: what the page cache says now may not be what the disk holds.
@@ -130,5 +172,7 @@ impl Engine {
 }
 
 pub(crate) fn encode(record: &Record) -> FsResult<Vec<u8>> {
-    postcard::to_stdvec(record).map_err(|error| FsError::io(format!("encoding a journal record: {error}")))
+    let inline = if let Payload::Inline(bytes) = &record.payload { bytes.len() } else { 0 };
+    let body = Vec::with_capacity(RECORD_BYTES + inline);
+    postcard::to_extend(record, body).map_err(|error| FsError::io(format!("encoding a journal record: {error}")))
 }

@@ -16,6 +16,7 @@ mod reclaim;
 mod recovery;
 mod snapshot;
 mod worker;
+mod writeback;
 
 pub use changes::LayerChanges;
 pub use commit::PendingBytes;
@@ -138,11 +139,14 @@ pub struct Engine {
     /// Guards every swap of the tiers; taken inside `commit`, never the other way round.
     moves: Mutex<()>,
     next_ino: AtomicU64,
+    /// Bytes written since an application last asked for a flush.
+    unsynced_bytes: AtomicU64,
     /// Held (read) from writing bytes to a data segment until the record that names them is in the overlay.
     stored_writes: RwLock<()>,
     read_only: ArcSwapOption<String>,
     poisoned: AtomicBool,
     worker: worker::Worker,
+    writeback: writeback::Writeback,
     retired: Mutex<reclaim::Retired>,
     listener: ArcSwapOption<Listener>,
     /// Unlinked inodes whose removal failed.

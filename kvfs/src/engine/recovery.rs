@@ -20,6 +20,7 @@ use crate::schema::{BlobRef, FileKind, Key, Space, Time};
 use crate::segment::FailureKind;
 use crate::stack::{Overlay, Stack, Tiers};
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use std::path::Path;
 use std::sync::Arc;
@@ -96,10 +97,12 @@ impl Engine {
             checkpointing: Mutex::new(()),
             moves: Mutex::new(()),
             next_ino: AtomicU64::new(next_ino.0),
+            unsynced_bytes: AtomicU64::new(0),
             stored_writes: RwLock::new(()),
             read_only: ArcSwapOption::empty(),
             poisoned: AtomicBool::new(false),
             worker: super::worker::Worker::default(),
+            writeback: super::writeback::Writeback::default(),
             retired: Mutex::default(),
             listener: ArcSwapOption::empty(),
             unpurged: Mutex::default(),
@@ -111,6 +114,7 @@ impl Engine {
         }
         engine.flush()?;
         Engine::start_worker(&engine)?;
+        Engine::start_writeback(&engine)?;
         Ok(engine)
     }
 
@@ -123,7 +127,7 @@ impl Engine {
         if tiers.base.xid().0 == 0 && tiers.view().inode(Ino::ROOT)?.is_none() {
             let (uid, gid) = owner;
             let kind = FileKind::Directory;
-            let root = NewInode { ino: Ino::ROOT, kind, mode: 0o755, uid, gid, rdev: 0, target: Vec::new() };
+            let root = NewInode { ino: Ino::ROOT, kind, mode: 0o755, uid, gid, rdev: 0, target: Bytes::new() };
             self.run(now, Op::Root(root))?;
         }
         Ok(())

@@ -124,6 +124,7 @@ impl Engine {
     }
 
     fn stop_worker(&self) {
+        self.writeback.stop();
         self.worker.signals.lock().stop = true;
         self.worker.changed.notify_all();
         if let Some(thread) = self.worker.thread.lock().take()

@@ -9,13 +9,14 @@ use crate::schema::key::Parts;
 use crate::schema::{Extent, FileKind, InodeValue, Key, Place, Space, Value, WINDOW_BYTES};
 use crate::stack::Tiers;
 use bytes::{Bytes, BytesMut};
+use std::sync::Arc;
 
 /// Windows that a seek looks at in one go.
 const SEEK_BATCH: usize = 64;
 /// Bytes that one record copies: bounds the windows that it changes, and so the time under the locks.
 const COPY_BYTES_MAX: u64 = 64 << 20;
 
-fn file(fs: &Fs, ino: Ino) -> FsResult<InodeValue> {
+fn file(fs: &Fs, ino: Ino) -> FsResult<Arc<InodeValue>> {
     let inode = fs.existing(ino)?;
     match inode.kind {
         FileKind::Regular => Ok(inode),

@@ -95,7 +95,7 @@ impl Fs {
         engine.run(self.clock.now(), op).map(|_| ())
     }
 
-    fn existing(&self, ino: Ino) -> FsResult<InodeValue> {
+    fn existing(&self, ino: Ino) -> FsResult<Arc<InodeValue>> {
         self.stack.load().view().inode(ino)?.ok_or(FsError::Stale)
     }
 }
@@ -135,7 +135,7 @@ impl FileSystem for Fs {
     }
 
     fn attributes(&self, ino: Ino) -> FsResult<Attributes> {
-        Ok(attributes_of(ino, &self.existing(ino)?))
+        Ok(attributes_of(ino, self.existing(ino)?.as_ref()))
     }
 
     fn set_attributes(&self, ino: Ino, change: &AttributeChange, privileges: Privileges) -> FsResult<Attributes> {
@@ -168,7 +168,7 @@ impl FileSystem for Fs {
     fn read_link(&self, ino: Ino) -> FsResult<Bytes> {
         let inode = self.existing(ino)?;
         match inode.kind {
-            crate::schema::FileKind::Symlink => Ok(inode.target.into()),
+            crate::schema::FileKind::Symlink => Ok(inode.target.clone()),
             _ => Err(FsError::Invalid),
         }
     }
@@ -195,7 +195,7 @@ impl FileSystem for Fs {
 
     fn sync(&self, _ino: Ino) -> FsResult<()> {
         match self.engine.load_full() {
-            Some(engine) => engine.flush().map(|_| ()),
+            Some(engine) => engine.sync(),
             None => Ok(()),
         }
     }
@@ -218,7 +218,7 @@ impl FileSystem for Fs {
 
     fn remove_xattr(&self, ino: Ino, name: &[u8]) -> FsResult<()> {
         xattrs::check_name(name)?;
-        self.change(&[ino], Op::RemoveXattr { ino, name: name.to_vec() })
+        self.change(&[ino], Op::RemoveXattr { ino, name: Bytes::copy_from_slice(name) })
     }
 
     fn orphans(&self) -> Vec<Ino> {

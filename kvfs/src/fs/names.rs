@@ -1,10 +1,15 @@
 //! Looking up, making, removing and renaming.
 
 use super::{Attributes, Caller, Fs, NAME_BYTES_MAX, NewNode, attributes_of};
+use crate::apply::KnownName;
 use crate::error::{FsError, FsResult};
 use crate::ids::Ino;
 use crate::op::{Entry, NewInode, Op, RenameMode};
-use crate::schema::{DirentValue, FileKind, InodeValue};
+use crate::schema::{FileKind, InodeValue};
+use crate::stack::Extended;
+use bytes::Bytes;
+use smallvec::SmallVec;
+use std::sync::Arc;
 
 const SGID: u32 = 0o2000;
 /// Longest symlink target, bytes (`PATH_MAX` less the NUL).
@@ -18,10 +23,10 @@ pub fn entry(parent: Ino, name: &[u8]) -> FsResult<Entry> {
     if name.is_empty() || name == b"." || name == b".." || name.iter().any(|b| matches!(b, b'/' | 0)) {
         return Err(FsError::Invalid);
     }
-    Ok(Entry { parent, name: name.to_vec() })
+    Ok(Entry { parent, name: Bytes::copy_from_slice(name) })
 }
 
-fn directory(fs: &Fs, ino: Ino) -> FsResult<InodeValue> {
+fn directory(fs: &Fs, ino: Ino) -> FsResult<Arc<InodeValue>> {
     let inode = fs.existing(ino)?;
     if inode.is_dir() { Ok(inode) } else { Err(FsError::NotDirectory) }
 }
@@ -68,7 +73,7 @@ pub fn make(fs: &Fs, caller: Caller, at: (Ino, &[u8]), node: &NewNode<'_>) -> Fs
         uid: caller.uid,
         gid: caller.gid,
         rdev: node.rdev,
-        target: node.target.to_vec(),
+        target: Bytes::copy_from_slice(node.target),
     };
     if parent.mode & SGID != 0 {
         inode.gid = parent.gid;
@@ -78,40 +83,56 @@ pub fn make(fs: &Fs, caller: Caller, at: (Ino, &[u8]), node: &NewNode<'_>) -> Fs
     }
     let ino = inode.ino;
     engine.run(fs.clock.now(), Op::Make { at, inode })?;
-    Ok(attributes_of(ino, &fs.existing(ino)?))
+    Ok(attributes_of(ino, fs.existing(ino)?.as_ref()))
 }
 
-/// Removes a name: the locks need the inode behind it, which only the lock on the directory holds still.
+/// Removes a name.
 pub fn remove(fs: &Fs, parent: Ino, name: &[u8], op: impl Fn(Entry) -> Op) -> FsResult<()> {
     let at = entry(parent, name)?;
     let engine = fs.writer()?;
+    let mut victim = None;
     loop {
-        let victim = dirent(fs, &at)?.ok_or_else(|| missing(fs, parent))?;
-        let _locked = fs.stack.locks().lock(&[parent, victim.ino]);
-        if dirent(fs, &at)? == Some(victim) {
-            return engine.run(fs.clock.now(), op(at)).map(|_| ());
+        // The lock on the directory holds its names still; the inode behind the name is known only under it.
+        let inos: SmallVec<[Ino; 2]> = [Some(parent), victim].into_iter().flatten().collect();
+        let mut locked = fs.stack.locks().lock(&inos);
+        let known = known(fs, &at)?;
+        let found = known.dirent.ok_or_else(|| missing(fs, parent))?;
+        if locked.extend(&[found.ino]) == Extended::Yes {
+            return engine.run_knowing(fs.clock.now(), op(at), &[known]).map(|_| ());
         }
+        victim = Some(found.ino);
     }
 }
 
-fn dirent(fs: &Fs, at: &Entry) -> FsResult<Option<DirentValue>> {
-    fs.stack.load().view().dirent(at.parent, &at.name)
+fn known(fs: &Fs, at: &Entry) -> FsResult<KnownName> {
+    let dirent = fs.stack.load().view().dirent(at.parent, &at.name)?;
+    Ok(KnownName { parent: at.parent, name: at.name.clone(), dirent })
 }
 
 pub fn rename(fs: &Fs, from: (Ino, &[u8]), to: (Ino, &[u8]), mode: RenameMode) -> FsResult<()> {
     let (from, to) = (entry(from.0, from.1)?, entry(to.0, to.1)?);
     let engine = fs.writer()?;
+    let mut moved_dir = None;
+    let mut inos: SmallVec<[Ino; 4]> = SmallVec::from_slice(&[from.parent, to.parent]);
     loop {
-        let moved = dirent(fs, &from)?.ok_or_else(|| missing(fs, from.parent))?;
-        let target = dirent(fs, &to)?;
-        let directories = [Some(moved), target].into_iter().flatten().any(|d| d.kind == FileKind::Directory);
-        let _moving = (directories && from.parent != to.parent).then(|| fs.stack.locks().lock_moves());
-        let mut inos = vec![from.parent, to.parent, moved.ino];
-        inos.extend(target.map(|target| target.ino));
-        let _locked = fs.stack.locks().lock(&inos);
-        if dirent(fs, &from)? == Some(moved) && dirent(fs, &to)? == target {
-            return engine.run(fs.clock.now(), Op::Rename { from, to, mode }).map(|_| ());
+        // Comes before the locks of inodes.
+        let moving = moved_dir.is_some().then(|| fs.stack.locks().lock_moves());
+        let mut locked = fs.stack.locks().lock(&inos);
+        let names = [known(fs, &from)?, known(fs, &to)?];
+        let moved = names[0].dirent.ok_or_else(|| missing(fs, from.parent))?;
+        let both = [Some(moved), names[1].dirent];
+        if from.parent != to.parent && moving.is_none() {
+            moved_dir = both.into_iter().flatten().find(|d| d.kind == FileKind::Directory);
+            if moved_dir.is_some() {
+                continue;
+            }
         }
+        let further: SmallVec<[Ino; 2]> = both.into_iter().flatten().map(|dirent| dirent.ino).collect();
+        if locked.extend(&further) == Extended::Yes {
+            return engine.run_knowing(fs.clock.now(), Op::Rename { from, to, mode }, &names).map(|_| ());
+        }
+        inos.truncate(2);
+        inos.extend(further);
     }
 }
 

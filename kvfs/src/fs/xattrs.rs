@@ -51,5 +51,5 @@ pub fn set(fs: &Fs, ino: Ino, name: &[u8], how: (&[u8], XattrMode)) -> FsResult<
         return Err(FsError::NoSpace);
     }
     let value = Bytes::copy_from_slice(value);
-    fs.change(&[ino], Op::SetXattr { ino, name: name.to_vec(), value, mode })
+    fs.change(&[ino], Op::SetXattr { ino, name: Bytes::copy_from_slice(name), value, mode })
 }

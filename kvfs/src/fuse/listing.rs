@@ -83,7 +83,7 @@ impl Sheet for ReplyDirectoryPlus {
             let Some(last) = entries.last() else { return Ok(Batch { lines: Vec::new(), rest: Rest::Unlikely }) };
             from = Resume::behind(&last.name);
             let rest = if entries.len() < LOOKUPS_BATCH { Rest::Unlikely } else { Rest::Perhaps };
-            let lines = look_up_all(fs, ino, entries)?;
+            let lines = look_up_all(fs, entries)?;
             if !lines.is_empty() {
                 return Ok(Batch { lines, rest });
             }
@@ -115,14 +115,15 @@ fn room(full: bool) -> Room {
 
 /// `.` and `..` go without attributes: the kernel takes none from them and holds no reference.
 /// An entry that was removed in between is left out; what cannot be had ends the batch, or is the answer.
-fn look_up_all(fs: &dyn FileSystem, ino: Ino, entries: Vec<DirEntry>) -> FsResult<Vec<Line>> {
+fn look_up_all(fs: &dyn FileSystem, entries: Vec<DirEntry>) -> FsResult<Vec<Line>> {
     let mut lines = Vec::with_capacity(entries.len());
     for entry in entries {
         let attributes = match entry.name.as_slice() {
             b"." | b".." => None,
-            name => match fs.lookup(ino, name) {
-                Ok(attributes) => Some(attributes),
-                Err(FsError::NotFound) => continue,
+            // The kernel holds the directory while it lists it: the name still stands for this inode.
+            _ => match fs.attributes(entry.ino) {
+                Ok(attributes) if attributes.nlink > 0 => Some(attributes),
+                Ok(_) | Err(FsError::NotFound | FsError::Stale) => continue,
                 Err(error) if lines.is_empty() => return Err(error),
                 Err(_) => break,
             },

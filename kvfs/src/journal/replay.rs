@@ -7,7 +7,7 @@ use super::log::{Ground, Live, Segment};
 use super::{Journal, JournalError, JournalIdentity, JournalOptions, record};
 use crate::ids::Xid;
 use crate::segment::header::{HEADER_BYTES, Header, Magic};
-use crate::segment::pool::{Found, Pool, PoolOptions};
+use crate::segment::pool::{Filling, Found, Pool, PoolOptions};
 use crate::segment::{Disk, DiskFile};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -54,6 +54,7 @@ impl Replay {
             ext: "journal",
             segment_bytes: options.segment_bytes,
             spares: options.spares,
+            filling: Filling::Steady,
         };
         let (pool, found) =
             Pool::open(disk.clone(), pool_options).map_err(JournalError::from_io("list the segments"))?;

@@ -19,7 +19,6 @@ use crate::ids::{Epoch, Ino, SegmentNo, Xid};
 use crate::lmdb::{self, LocalEnv};
 use crate::op::SnapshotRequest;
 use crate::request::DoneRequests;
-use bytes::Bytes;
 use heed::Database;
 use heed::types::Bytes as Raw;
 use parking_lot::RwLock;
@@ -27,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How far a layer goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +68,8 @@ pub struct Layer {
     kv: Database<Raw, Raw>,
     meta_table: Database<Raw, Raw>,
     live_table: Database<Raw, Raw>,
+    ino_floor: Ino,
+    ino_end: AtomicU64,
     meta: RwLock<LayerMeta>,
     live: RwLock<BTreeMap<SegmentNo, u64>>,
 }
@@ -94,8 +96,9 @@ impl Layer {
         }
         // The table handles live on only if their transaction ends well.
         txn.commit().map_err(fail)?;
+        let (ino_floor, ino_end) = (meta.ino_floor, AtomicU64::new(meta.ino_end.0));
         let (meta, live) = (RwLock::new(meta), RwLock::new(live));
-        Ok(Layer { path: path.to_owned(), env, kv, meta_table, live_table, meta, live })
+        Ok(Layer { path: path.to_owned(), env, kv, meta_table, live_table, ino_floor, ino_end, meta, live })
     }
 
     /// Its directory.
@@ -110,7 +113,12 @@ impl Layer {
 
     /// See [`LayerMeta::ino_floor`].
     pub fn ino_floor(&self) -> Ino {
-        self.meta.read().ino_floor
+        self.ino_floor
+    }
+
+    /// See [`LayerMeta::ino_end`]. Grows before anybody can find the new inodes in here.
+    pub fn ino_end(&self) -> Ino {
+        Ino(self.ino_end.load(Ordering::Acquire))
     }
 
     /// See [`LayerMeta::hiding`].
@@ -123,11 +131,11 @@ impl Layer {
         self.live.read().keys().copied().collect()
     }
 
-    /// The stored bytes of `key`, tombstones included.
-    pub fn get(&self, key: &[u8]) -> FsResult<Option<Bytes>> {
+    /// Shows the stored bytes of `key`, tombstones included, to `read`, which must be quick: it runs inside a read
+    /// transaction.
+    pub fn read<T>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> FsResult<Option<T>> {
         let txn = self.env.read_txn().map_err(|e| self.failed(&e))?;
-        let found = self.kv.get(&txn, key).map_err(|e| self.failed(&e))?;
-        Ok(found.map(Bytes::copy_from_slice))
+        Ok(self.kv.get(&txn, key).map_err(|e| self.failed(&e))?.map(read))
     }
 
     /// Visits the stored keys in `[from, end)` in order, tombstones included. The visitor must be quick: it runs inside

@@ -10,6 +10,7 @@ use crate::schema::{Key, Place, Space, Value};
 use heed::RwTxn;
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::Ordering;
 
 /// Up to where a checkpoint goes.
 #[derive(Clone, Debug)]
@@ -105,6 +106,7 @@ impl CheckpointWriter<'_> {
         layer.meta_table.put(&mut self.txn, META_KEY, &bytes).map_err(fail)?;
         self.txn.commit().map_err(fail)?;
         *layer.live.write() = live;
+        layer.ino_end.store(meta.ino_end.0, Ordering::Release);
         *layer.meta.write() = meta;
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The inode record.
 
 use crate::ids::Ino;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// A point in time with nanoseconds; before 1970 `secs` is negative and `nanos` still counts forward.
@@ -83,29 +84,14 @@ pub struct InodeValue {
     /// files with several links one of them, and possibly gone.
     pub parent: Ino,
     /// See `parent`.
-    #[serde(with = "serde_bytes_vec")]
-    pub name: Vec<u8>,
+    pub name: Bytes,
     /// Target of a symlink, else empty.
-    #[serde(with = "serde_bytes_vec")]
-    pub target: Vec<u8>,
+    pub target: Bytes,
 }
 
 impl InodeValue {
     /// Whether it is a directory.
     pub fn is_dir(&self) -> bool {
         self.kind == FileKind::Directory
-    }
-}
-
-/// Bytes as one run, not as a sequence of numbers.
-pub(crate) mod serde_bytes_vec {
-    use bytes::Bytes;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        Bytes::copy_from_slice(bytes).serialize(to)
-    }
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        Bytes::deserialize(from).map(Into::into)
     }
 }

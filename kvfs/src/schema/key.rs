@@ -97,9 +97,28 @@ impl Key {
     pub fn end_of_inode(ino: Ino) -> Self {
         Self(ino.0.checked_add(1).map_or_else(|| vec![0xff; HEAD + 1], |next| next.to_be_bytes().to_vec()))
     }
+    /// The key of an inode with what [`Key::split`] shows behind the number; `None` if it is not of this schema.
+    pub fn of_tail(ino: Ino, tail: &[u8]) -> Option<Self> {
+        let mut bytes = Vec::with_capacity(8 + tail.len());
+        bytes.extend_from_slice(&ino.0.to_be_bytes());
+        bytes.extend_from_slice(tail);
+        Self::from_vec(bytes)
+    }
+    /// The inode number, and what stands behind it: space and rest.
+    pub fn split(&self) -> (Ino, &[u8]) {
+        match self.0.split_first_chunk::<8>() {
+            Some((number, tail)) => (Ino(u64::from_be_bytes(*number)), tail),
+            // Every way to a key writes the number first.
+            None => (Ino(0), &[]),
+        }
+    }
     /// A key as read from a tier; `None` if it is not of this schema.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         Parts::parse(bytes).map(|_| Self(bytes.to_vec()))
+    }
+    fn from_vec(bytes: Vec<u8>) -> Option<Self> {
+        Parts::parse(&bytes)?;
+        Some(Self(bytes))
     }
     /// The encoded bytes.
     pub fn as_bytes(&self) -> &[u8] {

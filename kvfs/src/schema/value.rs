@@ -6,6 +6,7 @@ use crate::ids::{Ino, Xid};
 use crate::schema::FileKind;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// A name in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,17 +30,17 @@ pub struct PackValue {
     pub raw: u64,
 }
 
-/// A decoded value.
+/// A decoded value. Inodes and windows are shared: a tier in memory hands them out without copying them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// The key is gone, whatever lower tiers say. Of an inode: its windows and xattrs too.
     Tombstone,
     /// Space `Inode`.
-    Inode(InodeValue),
+    Inode(Arc<InodeValue>),
     /// Space `Cut`: windows from this number on are dead in the tiers below.
     Cut(u64),
     /// Space `Window`.
-    Window(WindowValue),
+    Window(Arc<WindowValue>),
     /// Space `Xattr`: the attribute's bytes.
     Xattr(Bytes),
     /// Space `Dirent`.
@@ -89,9 +90,9 @@ impl Value {
         bytes.push(self.kind());
         let done = match self {
             Self::Tombstone | Self::Orphan => Ok(bytes),
-            Self::Inode(v) => postcard::to_extend(v, bytes),
+            Self::Inode(v) => postcard::to_extend(v.as_ref(), bytes),
             Self::Cut(v) => postcard::to_extend(v, bytes),
-            Self::Window(v) => postcard::to_extend(v, bytes),
+            Self::Window(v) => postcard::to_extend(v.as_ref(), bytes),
             Self::Xattr(v) => {
                 bytes.extend_from_slice(v);
                 Ok(bytes)
@@ -111,14 +112,14 @@ impl Value {
         let bad = |_| ValueError::Body(kind);
         let value = match kind {
             TOMBSTONE => Self::Tombstone,
-            1 => Self::Inode(postcard::from_bytes(body).map_err(bad)?),
+            1 => Self::Inode(Arc::new(postcard::from_bytes(body).map_err(bad)?)),
             2 => Self::Cut(postcard::from_bytes(body).map_err(bad)?),
             3 => {
                 let window: WindowValue = postcard::from_bytes(body).map_err(bad)?;
                 if !window.is_sound() {
                     return Err(ValueError::Body(kind));
                 }
-                Self::Window(window)
+                Self::Window(Arc::new(window))
             }
             4 => Self::Xattr(Bytes::copy_from_slice(body)),
             5 => Self::Dirent(postcard::from_bytes(body).map_err(bad)?),

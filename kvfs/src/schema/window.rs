@@ -86,6 +86,14 @@ impl Extent {
         self.start + self.len
     }
 
+    fn inline_bytes(&self) -> usize {
+        if let Place::Inline(bytes) = &self.place { bytes.len() } else { 0 }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.inline_bytes()
+    }
+
     /// Takes `next` in, if it goes on exactly where this one ends: the following bytes of the same place, or few inline.
     fn join(&mut self, next: &Extent) -> bool {
         if self.end() != next.start {
@@ -136,31 +144,62 @@ impl WindowValue {
         self.extents.iter().map(|e| u64::from(e.len)).sum()
     }
 
+    /// Bytes that the value itself carries.
+    pub fn inline_bytes(&self) -> usize {
+        self.extents.iter().map(Extent::inline_bytes).sum()
+    }
+
+    /// Bytes in extents within `[from, to)`.
+    pub fn stored_bytes_in(&self, from: u32, to: u32) -> u64 {
+        let first = self.extents.partition_point(|e| e.end() <= from);
+        let within = self.extents.iter().skip(first).take_while(|e| e.start < to);
+        within.map(|e| u64::from(e.end().min(to).saturating_sub(e.start.max(from)))).sum()
+    }
+
     /// Makes `[from, to)` a hole.
     pub fn clear(&mut self, from: u32, to: u32) {
-        if from >= to {
-            return;
+        if from < to {
+            self.splice(from, to, None);
         }
-        let mut kept = Vec::with_capacity(self.extents.len() + 1);
-        for extent in self.extents.drain(..) {
-            if extent.end() <= from || extent.start >= to {
-                kept.push(extent);
-                continue;
-            }
-            kept.extend(extent.slice(0, from));
-            kept.extend(extent.slice(to, WINDOW_BYTES as u32));
-        }
-        self.extents = kept;
     }
 
     /// Puts `extent` over whatever was there.
     pub fn put(&mut self, extent: Extent) {
-        self.clear(extent.start, extent.end());
-        let at = self.extents.partition_point(|e| e.start < extent.start);
-        let left = at.checked_sub(1).and_then(|left| self.extents.get_mut(left));
-        if !left.is_some_and(|left| left.join(&extent)) {
-            self.extents.insert(at, extent);
+        self.splice(extent.start, extent.end(), Some(extent));
+    }
+
+    /// Replaces `[from, to)`, which is not empty, by `new`, which fills it, or by a hole. Costs what the neighbourhood
+    /// has, not what the window has. Answers by how much memory it grew, bytes.
+    pub fn splice(&mut self, from: u32, to: u32, mut new: Option<Extent>) -> i64 {
+        let first = self.extents.partition_point(|e| e.end() <= from);
+        let behind = self.extents.partition_point(|e| e.start < to).max(first);
+        let touched = self.extents.get(first..behind).unwrap_or_default();
+        let mut left = touched.first().and_then(|e| e.slice(0, from));
+        let right = touched.last().and_then(|e| e.slice(to, WINDOW_BYTES as u32));
+        let neighbourhood = first.saturating_sub(1);
+        let (len, before) = (self.extents.len(), self.memory_bytes_of(neighbourhood, behind));
+        if let Some(extent) = &new {
+            let neighbour = match &mut left {
+                Some(left) => Some(left),
+                None => first.checked_sub(1).and_then(|at| self.extents.get_mut(at)),
+            };
+            if neighbour.is_some_and(|neighbour| neighbour.join(extent)) {
+                new = None;
+            }
         }
+        self.extents.splice(first..behind, [left, new, right].into_iter().flatten());
+        let behind = behind + self.extents.len() - len;
+        self.memory_bytes_of(neighbourhood, behind) as i64 - before as i64
+    }
+
+    /// Memory that the list takes, bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_bytes_of(0, self.extents.len())
+    }
+
+    fn memory_bytes_of(&self, first: usize, behind: usize) -> usize {
+        let extents = self.extents.get(first..behind).unwrap_or_default();
+        extents.iter().map(Extent::memory_bytes).sum()
     }
 
     /// The extents and holes of `[from, to)` in order: `(start, len, place)` with `None` for a hole.
@@ -217,6 +256,24 @@ mod tests {
         window.clear(2, 7);
         assert_eq!(window.extents, vec![inline(0, b"aa"), inline(7, b"aaa")]);
         assert_eq!(window.stored_bytes(), 5);
+    }
+
+    #[test]
+    fn a_splice_says_how_memory_grew() {
+        let mut window = WindowValue::default();
+        let mut bytes = 0;
+        let text = [b'x'; 64];
+        for (from, to, fill) in
+            [(0, 64, true), (10, 20, false), (15, 40, true), (40, 50, true), (0, 64, false), (3, 9, true)]
+        {
+            let place = Place::Inline(Bytes::copy_from_slice(&text[..(to - from) as usize]));
+            let new = fill.then_some(Extent { start: from, len: to - from, place });
+            bytes += window.splice(from, to, new);
+            assert!(window.is_sound());
+            assert_eq!(bytes, window.memory_bytes() as i64);
+            assert_eq!(window.stored_bytes_in(from, to), if fill { u64::from(to - from) } else { 0 });
+        }
+        assert_eq!(window.stored_bytes_in(5, 100), 4);
     }
 
     #[test]

@@ -36,6 +36,17 @@ pub struct PoolOptions {
     pub segment_bytes: u64,
     /// Spares that the background thread makes ready.
     pub spares: usize,
+    /// When it may.
+    pub filling: Filling,
+}
+
+/// When the background thread may write spares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filling {
+    /// Always, slower while somebody writes: a flush of a fresh file costs several times as much as one of a spare.
+    Steady,
+    /// While nobody writes: what is written in bulk pays more for the zeros than it gains by them.
+    Idle,
 }
 
 /// A file with a new number, from [`Pool::take`]. Its header is not written yet, its name not durable.
@@ -269,6 +280,27 @@ fn fill_loop(shared: &Shared) {
     }
 }
 
+/// Waits until the next piece may be written; `false` if the thread was told to stop.
+fn await_turn(shared: &Shared, uses: &mut u64) -> bool {
+    loop {
+        let now = shared.uses.load(Ordering::Relaxed);
+        let busy = now != *uses;
+        *uses = now;
+        let mut state = shared.state.lock();
+        if !state.stop {
+            shared.wake.wait_for(&mut state, if busy { PAUSE_BUSY } else { PAUSE_IDLE });
+        }
+        if state.stop {
+            return false;
+        }
+        drop(state);
+        let still_busy = shared.uses.load(Ordering::Relaxed) != *uses;
+        if shared.options.filling == Filling::Steady || !(busy || still_busy) {
+            return true;
+        }
+    }
+}
+
 /// Writes a file of zeros at a low rate; `false` if it was told to stop or there is no room any more.
 fn fill(shared: &Shared, number: u64) -> io::Result<bool> {
     let file = shared.disk.create(&file_name(number, "tmp"))?;
@@ -277,16 +309,13 @@ fn fill(shared: &Shared, number: u64) -> io::Result<bool> {
     let mut at = 0;
     let mut uses = shared.uses.load(Ordering::Relaxed);
     while at < size {
+        if !await_turn(shared, &mut uses) {
+            return Ok(false);
+        }
         let len = FILL_CHUNK_BYTES.min(size - at);
         file.write_at(zeros.get(..len as usize).unwrap_or_default(), at)?;
         at += len;
-        let now = shared.uses.load(Ordering::Relaxed);
-        let pause = if now == uses { PAUSE_IDLE } else { PAUSE_BUSY };
-        uses = now;
-        let mut state = shared.state.lock();
-        if !state.stop {
-            shared.wake.wait_for(&mut state, pause);
-        }
+        let state = shared.state.lock();
         let occupied = state.spares.values().sum::<u64>() + at;
         if state.stop || occupied > shared.room_bytes.load(Ordering::Relaxed) {
             return Ok(false);

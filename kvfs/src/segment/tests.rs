@@ -1,7 +1,7 @@
 //! Spares: prepared in the background, kept within their number, gone without a trace.
 
 use super::header::{Header, Magic, fresh_salt};
-use super::pool::{Pool, PoolOptions};
+use super::pool::{Filling, Pool, PoolOptions};
 use super::sim::{Fault, SimDisk};
 use super::{Disk, HostDisk};
 use crate::ids::{Epoch, Xid};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 fn options(spares: usize) -> PoolOptions {
-    PoolOptions { magic: Magic::Data, ext: "data", segment_bytes: 3 << 20, spares }
+    PoolOptions { magic: Magic::Data, ext: "data", segment_bytes: 3 << 20, spares, filling: Filling::Steady }
 }
 
 /// Waits until the background thread has brought it about.

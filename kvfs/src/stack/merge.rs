@@ -21,18 +21,31 @@ pub struct Batch {
 pub fn merge_batch(tiers: &[&dyn Tier], from: &[u8], end: &[u8], limit: usize) -> FsResult<Batch> {
     let mut columns = Vec::with_capacity(tiers.len());
     let mut horizon: Option<Vec<u8>> = None;
-    for tier in tiers {
+    for (at, tier) in tiers.iter().enumerate() {
         let column = tier.collect(from, end, limit)?;
+        if column.is_empty() {
+            continue;
+        }
         if column.len() >= limit
             && let Some((last, _)) = column.last()
         {
             let last = last.as_bytes().to_vec();
             horizon = Some(horizon.map_or(last.clone(), |h| h.min(last)));
         }
-        columns.push(column);
+        columns.push((at, column));
+    }
+    let next = horizon.clone().map(|mut last| {
+        last.push(0);
+        last
+    });
+    // The usual case: one tier knows, and nothing hides a name of a directory but the same name.
+    if let [(_, column)] = columns.as_mut_slice()
+        && is_never_hidden(from)
+    {
+        return Ok(Batch { entries: std::mem::take(column), next });
     }
     let mut merged: BTreeMap<Key, super::Stamped> = BTreeMap::new();
-    for (at, column) in columns.into_iter().enumerate() {
+    for (at, column) in columns {
         let above = tiers.get(..at).unwrap_or_default();
         for (key, stamped) in column {
             let beyond = horizon.as_ref().is_some_and(|h| key.as_bytes() > h.as_slice());
@@ -42,11 +55,12 @@ pub fn merge_batch(tiers: &[&dyn Tier], from: &[u8], end: &[u8], limit: usize) -
             merge_entry(&mut merged, key, stamped);
         }
     }
-    let next = horizon.map(|mut last| {
-        last.push(0);
-        last
-    });
     Ok(Batch { entries: merged.into_iter().collect(), next })
+}
+
+/// Whether keys from `from` on to the end of its inode can be hidden by nothing but the same key.
+fn is_never_hidden(from: &[u8]) -> bool {
+    from.get(8).is_some_and(|space| *space >= Space::Dirent as u8)
 }
 
 fn is_hidden(above: &[&dyn Tier], key: &Key) -> FsResult<bool> {

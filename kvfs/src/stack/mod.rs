@@ -9,7 +9,7 @@ mod overlay;
 mod tier;
 mod view;
 
-pub use locks::{LockTable, Locked};
+pub use locks::{Extended, LockTable, Locked};
 pub use merge::{Batch, merge_batch};
 pub use overlay::Overlay;
 pub use tier::{BaseTier, Found, Tier};
@@ -111,21 +111,16 @@ impl Tiers {
         View::new(self)
     }
 
-    /// All tiers, newest first, from those that can know `ino` (an orphan mark's inode for marks).
-    pub(crate) fn knowing<'t>(&'t self, ino: Ino, base: &'t BaseTier<'t>) -> Vec<&'t dyn Tier> {
-        let mut known: Vec<&dyn Tier> = Vec::with_capacity(2 + self.layers.len());
-        known.extend(self.active.iter().map(|o| o.as_ref() as &dyn Tier));
-        known.extend(self.frozen.iter().map(|f| f.overlay.as_ref() as &dyn Tier));
-        for layer in &self.layers {
-            known.push(layer.as_ref());
-            if ino >= layer.ino_floor() {
-                return known;
-            }
-        }
-        if ino < base.ino_end() {
-            known.push(base);
-        }
-        known
+    /// The tiers, newest first, that can know `ino` (an orphan mark's inode for marks). Numbers only grow: what is born
+    /// in memory is in no layer, what is born in a layer is in none below.
+    pub(crate) fn knowing<'t>(&'t self, ino: Ino, base: &'t BaseTier<'t>) -> impl Iterator<Item = &'t dyn Tier> {
+        let memory = self.active.iter().chain(self.frozen.iter().map(|frozen| &frozen.overlay));
+        let birth = self.layers.iter().position(|layer| ino >= layer.ino_floor());
+        let layers = self.layers.get(..birth.map_or(self.layers.len(), |at| at + 1)).unwrap_or_default();
+        let below = (birth.is_none() && ino < base.ino_end()).then_some(base as &dyn Tier);
+        let memory = memory.map(|overlay| overlay.as_ref() as &dyn Tier);
+        let layers = layers.iter().filter(move |layer| ino < layer.ino_end()).map(|layer| layer.as_ref() as &dyn Tier);
+        memory.chain(layers).chain(below)
     }
 }
 
@@ -134,6 +129,17 @@ impl Tiers {
 pub enum Change {
     /// A key's new value (a tombstone included).
     Put(crate::schema::Key, Value),
+    /// A part of a window that the memory tier has: see [`crate::schema::WindowValue::splice`].
+    Splice {
+        /// The window's key.
+        key: crate::schema::Key,
+        /// First byte in the window.
+        from: u32,
+        /// The byte behind the last one.
+        to: u32,
+        /// What fills it; `None` is a hole.
+        new: Option<crate::schema::Extent>,
+    },
     /// Windows from this one on are gone.
     Cut(Ino, u64),
     /// The inode is gone, with its windows and xattrs.

@@ -7,6 +7,7 @@ use crate::ids::Ino;
 use crate::layer::Layer;
 use crate::schema::key::Parts;
 use crate::schema::{Key, Space, Value};
+use std::fmt;
 use std::ops::ControlFlow;
 
 /// A key with what a tier holds for it.
@@ -38,13 +39,13 @@ pub trait Tier: Sync {
 }
 
 /// Decodes an entry of a durable tier.
-pub(crate) fn decode(origin: &str, value: &[u8]) -> FsResult<Stamped> {
+pub(crate) fn decode(origin: &dyn fmt::Display, value: &[u8]) -> FsResult<Stamped> {
     Value::decode(value).map_err(|error| FsError::corrupt(format!("{origin}: {error}")))
 }
 
 fn entry(origin: &str, key: &[u8], value: &[u8]) -> FsResult<Found> {
     let key = Key::from_bytes(key).ok_or_else(|| FsError::corrupt(format!("{origin}: a key of no known kind")))?;
-    Ok((key, decode(origin, value)?))
+    Ok((key, decode(&origin, value)?))
 }
 
 impl Tier for Layer {
@@ -53,8 +54,7 @@ impl Tier for Layer {
     }
 
     fn find(&self, key: &Key) -> FsResult<Option<Stamped>> {
-        let found = self.get(key.as_bytes())?;
-        found.map(|bytes| decode(&self.path().display().to_string(), &bytes)).transpose()
+        self.read(key.as_bytes(), |bytes| decode(&self.path().display(), bytes))?.transpose()
     }
 
     fn collect(&self, from: &[u8], end: &[u8], limit: usize) -> FsResult<Vec<Found>> {
@@ -75,7 +75,7 @@ impl BaseTier<'_> {
 impl Tier for BaseTier<'_> {
     fn find(&self, key: &Key) -> FsResult<Option<Stamped>> {
         let found = self.0.get(key.as_bytes())?;
-        found.map(|bytes| decode("the base snapshot", &bytes)).transpose()
+        found.map(|bytes| decode(&"the base snapshot", &bytes)).transpose()
     }
 
     fn collect(&self, from: &[u8], end: &[u8], limit: usize) -> FsResult<Vec<Found>> {

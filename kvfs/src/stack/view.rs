@@ -7,6 +7,7 @@ use crate::ids::Ino;
 use crate::schema::key::Parts;
 use crate::schema::{DirentValue, InodeValue, Key, Space, Value, WindowValue};
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// Entries that are taken from a tier at a time at most.
 const BATCH_MAX: usize = 4096;
@@ -38,7 +39,7 @@ impl<'t> View<'t> {
     }
 
     /// An inode, unlinked ones included.
-    pub fn inode(&self, ino: Ino) -> FsResult<Option<InodeValue>> {
+    pub fn inode(&self, ino: Ino) -> FsResult<Option<Arc<InodeValue>>> {
         match self.get(&Key::inode(ino))? {
             None => Ok(None),
             Some(Value::Inode(inode)) => Ok(Some(inode)),
@@ -56,12 +57,17 @@ impl<'t> View<'t> {
     }
 
     /// The extents of a window; an absent one is all hole.
-    pub fn window(&self, ino: Ino, window: u64) -> FsResult<WindowValue> {
+    pub fn window(&self, ino: Ino, window: u64) -> FsResult<Arc<WindowValue>> {
         match self.get(&Key::window(ino, window))? {
-            None => Ok(WindowValue::default()),
+            None => Ok(Arc::default()),
             Some(Value::Window(value)) => Ok(value),
             Some(_) => Err(wrong_kind(ino, "window")),
         }
+    }
+
+    /// Shows a window to `read` if the memory that operations change has it.
+    pub fn active_window<T>(&self, key: &Key, read: impl FnOnce(&WindowValue) -> T) -> Option<T> {
+        self.tiers.active.as_ref()?.window(key, read)
     }
 
     /// An extended attribute.
@@ -82,7 +88,7 @@ impl<'t> View<'t> {
     pub fn scan_range(&self, ino: Ino, range: (&Key, &Key), limit: usize) -> FsResult<Vec<(Key, Value)>> {
         let (from, end) = range;
         let base = BaseTier(self.tiers.base.as_ref());
-        let known: Vec<&dyn Tier> = self.tiers.knowing(ino, &base);
+        let known: Vec<&dyn Tier> = self.tiers.knowing(ino, &base).collect();
         let mut step = limit.saturating_add(8).clamp(16, BATCH_MAX);
         let mut live = Vec::new();
         let mut from = from.as_bytes().to_vec();

@@ -8,6 +8,7 @@ use kvfs::schema::key::Parts;
 use kvfs::schema::{FrameRef, Key, Place, Space, Value};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 #[derive(Clone, Default)]
 pub(crate) struct MemoryBase {
@@ -60,7 +61,7 @@ impl MemoryBase {
                 self.drop_range(&Key::inode(parts.ino), &Key::first_of(parts.ino, Space::Dirent));
             }
             Value::Window(mut window) => {
-                for extent in &mut window.extents {
+                for extent in &mut Arc::make_mut(&mut window).extents {
                     if let Place::Segment { blob, within } = &extent.place {
                         let raw = changes.read_blob(blob).unwrap();
                         let offset = self.frames.len() as u64;

@@ -135,6 +135,10 @@ struct ScaleArgs {
     cuts: usize,
 }
 
+/// The allocator of the daemon: the filesystem in memory is to be no slower for another one.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Null { dir } => serve_null(&dir),

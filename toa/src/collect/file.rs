@@ -11,6 +11,7 @@ use bytes::Bytes;
 use kvfs::Ino;
 use kvfs::schema::{BlobRef, Extent, InodeValue, Key, Place, Value, WINDOW_BYTES, WindowValue};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Inline bytes of a window that stay inline in the index; they are in the tar as well.
 const INLINE_BYTES_MAX: u64 = 1024;
@@ -76,7 +77,7 @@ impl Walk<'_> {
             match row.decode()? {
                 (_, Value::Tombstone) => self.pass(group.ino, row)?,
                 (xid, Value::Window(window)) => {
-                    let window = clipped(window, number, inode.size);
+                    let window = clipped(Arc::unwrap_or_clone(window), number, inode.size);
                     let extents = self.ship(number, window, &mut members)?;
                     self.packer.record(row.key, Pending::Window(xid, extents))?;
                 }
@@ -92,7 +93,7 @@ impl Walk<'_> {
         while let Some(row) = rows.next()? {
             let number = row.parts()?.number().unwrap_or_default();
             match row.decode()?.1 {
-                Value::Window(window) => survey.add(number, &clipped(window, number, inode.size)),
+                Value::Window(window) => survey.add(number, &clipped(Arc::unwrap_or_clone(window), number, inode.size)),
                 _ => survey.add(number, &WindowValue::default()),
             }
         }

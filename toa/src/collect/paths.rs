@@ -60,7 +60,7 @@ impl<'a> Paths<'a> {
             if below.len() >= DEPTH_MAX {
                 return Err(CollectError::Inconsistent(format!("directory {ino} is its own ancestor")));
             }
-            below.push((at, inode.name));
+            below.push((at, inode.name.clone()));
             at = inode.parent;
         };
         for (dir, name) in below.into_iter().rev() {

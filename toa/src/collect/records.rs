@@ -139,7 +139,7 @@ fn resolve(
         };
         append(&mut window, Extent { start: extent.start, len: extent.len, place });
     }
-    Ok(Value::Window(window).encode(xid))
+    Ok(Value::Window(window.into()).encode(xid))
 }
 
 /// Appends an extent, as one with its neighbour where both lie side by side in the file and in the frame.

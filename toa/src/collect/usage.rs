@@ -8,6 +8,7 @@ use kvfs::ids::PackNo;
 use kvfs::schema::value::PackValue;
 use kvfs::schema::{Extent, Key, Place, Space, Value, WindowValue};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Changes of live bytes against the base.
 pub(super) struct Usage<'a> {
@@ -132,7 +133,7 @@ impl<'a> Usage<'a> {
 pub(super) fn as_window(row: &Row) -> Result<Option<(u64, WindowValue)>, CollectError> {
     let number = row.parts()?.number().unwrap_or_default();
     match row.decode()?.1 {
-        Value::Window(window) => Ok(Some((number, window))),
+        Value::Window(window) => Ok(Some((number, Arc::unwrap_or_clone(window)))),
         _ => Ok(None),
     }
 }

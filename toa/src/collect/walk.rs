@@ -180,7 +180,7 @@ impl<'a> Walk<'a> {
     fn special(&mut self, inode: &InodeValue, group: &Group) -> Result<(), CollectError> {
         let kind = match inode.kind {
             FileKind::Directory => MemberKind::Directory,
-            FileKind::Symlink => MemberKind::Symlink { target: inode.target.clone() },
+            FileKind::Symlink => MemberKind::Symlink { target: inode.target.to_vec() },
             FileKind::Fifo => MemberKind::Fifo,
             FileKind::CharDevice => MemberKind::CharDevice { rdev: inode.rdev },
             FileKind::BlockDevice => MemberKind::BlockDevice { rdev: inode.rdev },

@@ -32,7 +32,7 @@ fn path_of(world: &World, target: &Path, parent: Ino, name: &[u8]) -> PathBuf {
     let mut dir = parent;
     while dir != Ino::ROOT {
         let value = &world.nodes[&dir].value;
-        below.push(value.name.clone());
+        below.push(value.name.to_vec());
         dir = value.parent;
     }
     below.iter().rev().fold(target.to_owned(), |path, name| path.join(OsStr::from_bytes(name)))

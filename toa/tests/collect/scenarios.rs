@@ -180,10 +180,10 @@ fn records_that_contradict_each_other_are_an_error() {
     let mut world = World::new();
     let ino = world.file(Ino::ROOT, b"f", b"x");
     let value = InodeValue { size: 1000, ..world.nodes[&ino].value.clone() };
-    let inode = Value::Inode(value).encode(Xid(1));
+    let inode = Value::Inode(value.into()).encode(Xid(1));
     let blob = BlobRef { segment: SegmentNo(9), offset: 0, len: 1000, crc: 0 };
     let extents = vec![Extent { start: 0, len: 1000, place: Place::Segment { blob, within: 0 } }];
-    let lost = Value::Window(WindowValue { extents }).encode(Xid(1));
+    let lost = Value::Window(WindowValue { extents }.into()).encode(Xid(1));
     for (window, kind) in [(lost, CollectErrorKind::Io), (inode.clone(), CollectErrorKind::Corrupt)] {
         let mut records = Records::new();
         records.insert(Key::dirent(Ino::ROOT, b"f").into_bytes(), Value::Tombstone.encode(Xid(1)));

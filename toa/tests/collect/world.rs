@@ -9,6 +9,7 @@ use kvfs::schema::{
 };
 use kvfs::{Ino, Xid};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tempfile::TempDir;
 use toa::collect::{CollectInput, Collected, Limits, Pins, collect};
 use uuid::Uuid;
@@ -67,7 +68,7 @@ impl World {
 
     fn put_inode(&mut self, ino: Ino) {
         let value = self.nodes[&ino].value.clone();
-        self.put(Key::inode(ino), &Value::Inode(value));
+        self.put(Key::inode(ino), &Value::Inode(value.into()));
     }
 
     fn born(&mut self, kind: FileKind, parent: Ino, name: &[u8]) -> Ino {
@@ -88,8 +89,8 @@ impl World {
             mtime: time,
             ctime: time,
             parent,
-            name: name.to_vec(),
-            target: Vec::new(),
+            name: Bytes::copy_from_slice(name),
+            target: Bytes::new(),
         };
         self.nodes.insert(ino, Node { value, content: Vec::new(), xattrs: BTreeMap::new() });
         self.put_inode(ino);
@@ -112,7 +113,7 @@ impl World {
     pub fn symlink(&mut self, parent: Ino, name: &[u8], target: &[u8]) {
         let ino = self.make(FileKind::Symlink, parent, name);
         let value = &mut self.nodes.get_mut(&ino).unwrap().value;
-        (value.target, value.size) = (target.to_vec(), target.len() as u64);
+        (value.target, value.size) = (Bytes::copy_from_slice(target), target.len() as u64);
         self.put_inode(ino);
     }
 
@@ -123,7 +124,7 @@ impl World {
         let is_cut = matches!(cut, Some(Value::Cut(first)) if first <= number);
         let below = || self.base.records.get(key.as_bytes()).filter(|_| !is_cut);
         match self.changes.get(key.as_bytes()).or_else(below).map(|value| Value::decode(value).unwrap().1) {
-            Some(Value::Window(window)) => window,
+            Some(Value::Window(window)) => Arc::unwrap_or_clone(window),
             _ => WindowValue::default(),
         }
     }
@@ -131,7 +132,7 @@ impl World {
     fn put_extent(&mut self, ino: Ino, number: u64, extent: Extent) {
         let mut window = self.window(ino, number);
         window.put(extent);
-        self.put(Key::window(ino, number), &Value::Window(window));
+        self.put(Key::window(ino, number), &Value::Window(window.into()));
     }
 
     pub fn write(&mut self, ino: Ino, offset: u64, bytes: &[u8]) {
@@ -176,7 +177,7 @@ impl World {
             if !size.is_multiple_of(WINDOW_BYTES) {
                 let mut window = self.window(ino, size / WINDOW_BYTES);
                 window.clear((size % WINDOW_BYTES) as u32, WINDOW_BYTES as u32);
-                self.put(Key::window(ino, size / WINDOW_BYTES), &Value::Window(window));
+                self.put(Key::window(ino, size / WINDOW_BYTES), &Value::Window(window.into()));
             }
         }
         self.put_inode(ino);
@@ -201,7 +202,7 @@ impl World {
             for piece in shown.extents.iter().filter_map(|extent| extent.slice(low, low + step)) {
                 window.put(Extent { start: piece.start - low + high, ..piece });
             }
-            self.put(Key::window(to.0, target / WINDOW_BYTES), &Value::Window(window));
+            self.put(Key::window(to.0, target / WINDOW_BYTES), &Value::Window(window.into()));
             done += u64::from(step);
         }
         let bytes = self.nodes[&from.0].content[start..start + len as usize].to_vec();
@@ -217,7 +218,7 @@ impl World {
         self.xid = self.xid.next();
         let value = &mut self.nodes.get_mut(&ino).unwrap().value;
         value.nlink += 1;
-        (value.parent, value.name) = (parent, name.to_vec());
+        (value.parent, value.name) = (parent, Bytes::copy_from_slice(name));
         let kind = value.kind;
         self.put_inode(ino);
         self.names.insert((parent, name.to_vec()), ino);
@@ -248,7 +249,7 @@ impl World {
         self.xid = self.xid.next();
         let ino = self.names.remove(&(from.0, from.1.to_vec())).unwrap();
         let value = &mut self.nodes.get_mut(&ino).unwrap().value;
-        (value.parent, value.name) = (to.0, to.1.to_vec());
+        (value.parent, value.name) = (to.0, Bytes::copy_from_slice(to.1));
         let kind = value.kind;
         self.put(Key::dirent(from.0, from.1), &Value::Tombstone);
         self.names.insert((to.0, to.1.to_vec()), ino);
@@ -349,7 +350,7 @@ impl World {
             match Value::decode(value).unwrap().1 {
                 Value::Inode(inode) => {
                     inodes += 1;
-                    assert_eq!(Some(&inode), self.nodes.get(&parts.ino).map(|node| &node.value));
+                    assert_eq!(Some(&*inode), self.nodes.get(&parts.ino).map(|node| &node.value));
                 }
                 Value::Dirent(dirent) => {
                     names += 1;
@@ -392,7 +393,7 @@ impl World {
         for (key, value) in self.base.records.range(range) {
             let Value::Window(window) = Value::decode(value).unwrap().1 else { panic!("not a window") };
             let at = (Parts::parse(key).unwrap().number().unwrap() * WINDOW_BYTES) as usize;
-            for extent in window.extents {
+            for extent in Arc::unwrap_or_clone(window).extents {
                 let bytes = match extent.place {
                     Place::Inline(bytes) => bytes,
                     Place::Frame { frame, within } => {
