@@ -154,6 +154,13 @@ fn sticky_and_setgid_directories_and_what_clears_suid() -> Result<()> {
     let path = fresh("group not executing", 0o2767)?;
     chownat(CWD, &path, None, Some(Gid::from_raw(7)), AtFlags::empty())?;
     ensure!(mode_of(&path)? == 0o2767, "sgid without the group's x is no privilege");
+    // chown(-1, -1) takes them too, by the owner; a stranger who may not write changes nothing.
+    let nobody = |path: &Path| chownat(CWD, path, None, None, AtFlags::empty());
+    let path = fresh("chowned to nobody", 0o4755)?;
+    as_user(BOB, || nobody(&path))?.ok();
+    ensure!(mode_of(&path)? == 0o4755, "a stranger took suid away");
+    as_user(ALICE, || nobody(&path))??;
+    ensure!(mode_of(&path)? == 0o755, "chown(-1, -1) by the owner");
     // chown takes them from everything but directories.
     mknodat(CWD, at("fifo"), FileType::Fifo, Mode::from_raw_mode(0o644), 0)?;
     for (name, kept) in [("fifo", 0o755), ("group/dir", 0o6755)] {

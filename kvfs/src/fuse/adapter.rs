@@ -6,7 +6,7 @@ use super::core::Core;
 use super::handshake;
 use super::once::Once;
 use crate::error::FsError;
-use crate::fs::api::{Access, Caller, NewNode, SeekTarget};
+use crate::fs::api::{Access, Attributes, Caller, NewNode, SeekTarget};
 use crate::op::{AttributeChange, CopyRange, Privileges};
 use crate::schema::FileKind;
 use fuser::{
@@ -57,6 +57,12 @@ fn caller(request: &Request) -> Caller {
 /// The kernel leaves suid and sgid to us (`HANDLE_KILLPRIV_V2`); root keeps them, as with `CAP_FSETID`.
 fn privileges_of(request: &Request) -> Privileges {
     if request.uid() == 0 { Privileges::Keep } else { Privileges::Drop }
+}
+
+/// Whether `caller` owns the file or may write it, so that taking suid and sgid away is in their hands anyway. Groups
+/// beyond the first are not known here: a file that its group may write counts.
+fn may_take_privileges(caller: Caller, shown: &Attributes) -> bool {
+    caller.uid == 0 || caller.uid == shown.uid || shown.mode & 0o022 != 0
 }
 
 fn send_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
@@ -136,13 +142,22 @@ impl Filesystem for Adapter {
             mtime: mtime.map(convert::wanted_time),
         };
         // A request for nothing is a chown(2) of nobody, or stands before a write by somebody who may not keep them.
-        let chown = uid.is_some() || gid.is_some() || change == AttributeChange::default();
+        let nothing = change == AttributeChange::default();
         let privileges = match size {
-            _ if chown => Privileges::Drop,
+            _ if nothing || uid.is_some() || gid.is_some() => Privileges::Drop,
             Some(_) => privileges_of(request),
             None => Privileges::Keep,
         };
-        self.core.answer_attributes(node, reply, [], move |fs, []| fs.set_attributes(node, &change, privileges));
+        let caller = caller(request);
+        self.core.answer_attributes(node, reply, [], move |fs, []| {
+            if nothing {
+                let shown = fs.attributes(node)?;
+                if !may_take_privileges(caller, &shown) {
+                    return Ok(shown);
+                }
+            }
+            fs.set_attributes(node, &change, privileges)
+        });
     }
 
     fn readlink(&self, _request: &Request, node: INodeNo, reply: ReplyData) {
