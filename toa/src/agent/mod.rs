@@ -280,13 +280,15 @@ impl Agent {
 
     /// Jobs with rows, and requests that have none yet; oldest first.
     fn all_jobs(&self) -> Result<Vec<Job>, AgentError> {
-        let mut jobs = self.jobs.ended()?;
-        jobs.extend(self.jobs.open()?);
-        let epoch = self.state.lock().epoch;
+        // In the order in which a snapshot moves on: one that does so meanwhile is found twice, never not at all.
         let pending = self.fs.engine().map(|engine| engine.pending_snapshots()).unwrap_or_default();
-        for request in pending {
-            if !jobs.iter().any(|job| job.id == request.request.id) {
-                jobs.push(Job::new(&request, epoch));
+        let open = self.jobs.open()?;
+        let mut jobs = self.jobs.ended()?;
+        let epoch = self.state.lock().epoch;
+        let requested = pending.iter().map(|request| Job::new(request, epoch));
+        for job in open.into_iter().chain(requested) {
+            if !jobs.iter().any(|known| known.id == job.id) {
+                jobs.push(job);
             }
         }
         Ok(jobs)
