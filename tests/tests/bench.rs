@@ -78,6 +78,11 @@ fn every_step_runs_on_every_target() -> Result<()> {
         let has_cpu = own.iter().all(|(_, _, sample)| sample["cpu_seconds"].is_f64());
         ensure!(has_cpu == (target != "host"), "processor times of {target}: {own:?}");
     }
+    let kept = tempfile::NamedTempFile::new()?;
+    fs::write(kept.path(), figures.to_string())?;
+    let mut show = Command::new(env!("CARGO_BIN_EXE_cbfs-bench"));
+    let shown = run(show.arg("show").args([kept.path(), kept.path()]), LIMIT)?.success()?;
+    ensure!(shown.stdout.contains("; 2 rounds"), "{shown}");
     for words in ["| create files of 4 KiB | ", "on a published base of 300 files", "| make -j2 | "] {
         ensure!(outcome.stdout.contains(words), "no {words:?}\n{outcome}");
     }
@@ -127,7 +132,7 @@ fn one_that_is_ended_leaves_nothing_behind() -> Result<()> {
     let place = tempfile::tempdir()?;
     let mut command = Command::new(env!("CARGO_BIN_EXE_cbfs-bench"));
     command
-        .args(["run", "--steps", "sync", "--synced", "100000000", "--targets", "cbfs,null", "--dir"])
+        .args(["run", "--steps", "sync", "--synced", "100000000", "--targets", "host,cbfs,null", "--dir"])
         .arg(place.path());
     let mut child = command.stderr(Stdio::null()).spawn()?;
     let mounts = || -> Result<usize> {

@@ -12,7 +12,9 @@ use cbfs_tests::scenario::{Mount, Scenario, write_durable};
 use cbfs_tests::serial::serial;
 use rand::Rng;
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -62,7 +64,7 @@ fn write_some(mount: &Mounted, round: &str) -> Result<Durable> {
     let mut written = Durable::new();
     let dir = format!("round {round}");
     fs::create_dir(mount.path(&dir))?;
-    fs::File::open(mount.dir())?.sync_all()?;
+    File::open(mount.dir())?.sync_all()?;
     for (index, size) in [0, 1, 1000, 5000, 70_000, 1_500_000].into_iter().enumerate() {
         let name = format!("{dir}/file {index}");
         let content: Vec<u8> = (0..size).map(|at| (at * 7 + index + round.len()) as u8).collect();
@@ -191,25 +193,36 @@ fn crashed_at(scenario: &Scenario, node: &mut Node, stands: Stands, name: &str, 
     mount.unmount(node)
 }
 
-/// Writers and a snapshot at work, `kill -9` at a random moment; `CBFS_CRASH_ROUNDS` says how often.
+/// Writers of new files, one that appends to a log and one that replaces a file, and a snapshot at work; `kill -9` at a random
+/// moment; `CBFS_CRASH_ROUNDS` says how often.
 fn killed_at_random(kind: StoreKind) -> Result<()> {
     let _turn = serial()?;
-    let rounds = count_from_env("CBFS_CRASH_ROUNDS", 4)?;
+    let rounds = count_from_env("CBFS_CRASH_ROUNDS", 5)?;
     let scenario = Scenario::new(kind, "random")?;
     let node = scenario.node()?;
     let durable: Arc<Mutex<Durable>> = Arc::default();
+    let growing: Arc<Mutex<Growing>> = Arc::default();
     for round in 0..rounds {
         let mount = node.mount(&scenario.address, "mnt", &[])?;
         if round > 0 {
             let known = lock(&durable)?;
             check_durable(&mount, &known).with_context(|| format!("round {round}"))?;
+            lock(&growing)?.check(&mount).with_context(|| format!("round {round}"))?;
         }
-        write_until_killed(&scenario, &node, mount, round, &durable)?;
+        write_until_killed(&scenario, &node, mount, round, (&durable, &growing))?;
     }
     let mount = node.mount(&scenario.address, "mnt", &[])?;
     let known = lock(&durable)?;
     ensure!(known.len() > rounds, "vacuous: only {} files were fsynced in {rounds} rounds", known.len());
     check_durable(&mount, &known)?;
+    let grown = lock(&growing)?;
+    ensure!(
+        grown.lines > rounds && grown.version > rounds,
+        "vacuous: {} lines, {} versions",
+        grown.lines,
+        grown.version
+    );
+    grown.check(&mount)?;
     for round in 0..rounds {
         scenario.wait_complete(&node, &format!("round-{round}"))?;
     }
@@ -222,10 +235,14 @@ fn write_until_killed(
     node: &Node,
     mount: Mounted,
     round: usize,
-    durable: &Arc<Mutex<Durable>>,
+    (durable, growing): (&Arc<Mutex<Durable>>, &Arc<Mutex<Growing>>),
 ) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
-    let writers: Vec<_> = (0..2)
+    let appender = {
+        let (stop, growing, top) = (stop.clone(), growing.clone(), mount.dir().to_owned());
+        thread::spawn(move || grow_until(&stop, &growing, &top))
+    };
+    let writers: Vec<thread::JoinHandle<Result<()>>> = (0..2)
         .map(|writer| {
             let (stop, durable, top) = (stop.clone(), durable.clone(), mount.dir().to_owned());
             thread::spawn(move || -> Result<()> {
@@ -249,13 +266,78 @@ fn write_until_killed(
     thread::sleep(Duration::from_millis(rand::rng().random_range(100..1500)));
     stop.store(true, Ordering::Release);
     mount.kill()?;
-    for writer in writers {
+    for writer in writers.into_iter().chain([appender]) {
         writer.join().map_err(|_| anyhow::anyhow!("a writer panicked"))??;
     }
     scenario.bucket.check_references()?;
     Ok(())
 }
 
-fn lock(durable: &Mutex<Durable>) -> Result<std::sync::MutexGuard<'_, Durable>> {
+/// A log that grows by fsynced lines, and a file that is replaced by fsynced renames: how far each has come.
+#[derive(Default)]
+struct Growing {
+    lines: usize,
+    version: usize,
+}
+
+impl Growing {
+    fn line(index: usize) -> String {
+        format!("line {index} {}\n", "x".repeat(index * 31 % 700))
+    }
+
+    fn version(number: usize) -> String {
+        format!("version {number} ").repeat(1 + number * 53 % 2000)
+    }
+
+    /// At least the fsynced lines, and nothing else behind them but later ones; the last version or the next.
+    fn check(&self, mount: &Mounted) -> Result<()> {
+        if self.lines == 0 || self.version == 0 {
+            return Ok(());
+        }
+        let log = fs::read_to_string(mount.path("log"))?;
+        let count = log.lines().count();
+        ensure!(count >= self.lines, "{} lines were fsynced, there are {count}", self.lines);
+        let expected: String = (0..=count).map(Self::line).collect();
+        ensure!(expected.starts_with(&log), "the log has other lines than were written");
+        let found = fs::read_to_string(mount.path("replaced"))?;
+        let fits = [self.version, self.version + 1].iter().any(|number| found == Self::version(*number));
+        ensure!(fits, "version {} was fsynced, there is {:.20}", self.version, found);
+        Ok(())
+    }
+}
+
+/// Appends and replaces until the kill; goes on where an earlier round may have got to.
+fn grow_until(stop: &AtomicBool, growing: &Mutex<Growing>, top: &Path) -> Result<()> {
+    let step = || -> Result<()> {
+        let mut log = File::options().create(true).append(true).open(top.join("log"))?;
+        let count = fs::read_to_string(top.join("log"))?.lines().count();
+        log.write_all(Growing::line(count).as_bytes())?;
+        log.sync_all()?;
+        if stop.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let version = {
+            let mut growing = lock(growing)?;
+            growing.lines = count + 1;
+            growing.version + 1
+        };
+        write_durable(&top.join("replaced.new"), Growing::version(version).as_bytes())?;
+        fs::rename(top.join("replaced.new"), top.join("replaced"))?;
+        File::open(top)?.sync_all()?;
+        if !stop.load(Ordering::Acquire) {
+            lock(growing)?.version = version;
+        }
+        Ok(())
+    };
+    while !stop.load(Ordering::Acquire) {
+        if let Err(error) = step() {
+            // An error is the kill; before it, nothing may fail.
+            return if stop.load(Ordering::Acquire) { Ok(()) } else { Err(error) };
+        }
+    }
+    Ok(())
+}
+
+fn lock<T>(durable: &Mutex<T>) -> Result<std::sync::MutexGuard<'_, T>> {
     durable.lock().map_err(|_| anyhow::anyhow!("a writer panicked"))
 }

@@ -147,12 +147,11 @@ impl Engine {
 
     /// A failed flush is final: what the page cache says now may not be what the disk holds.
     pub(crate) fn poison(&self, error: FsError) -> FsError {
+        // Before anybody gets the error, also whoever comes second: nothing is taken any more.
+        let reason = Some(Arc::new(format!("flushing to the local disk failed: {error}")));
+        self.read_only.compare_and_swap(&None::<Arc<String>>, reason);
         if !self.poisoned.swap(true, Ordering::AcqRel) {
-            let reason = format!("flushing to the local disk failed: {error}");
             tracing::error!(%error, "flushing to the local disk failed");
-            if self.read_only.load().is_none() {
-                self.read_only.store(Some(Arc::new(reason)));
-            }
             self.notify();
         }
         error

@@ -17,8 +17,9 @@ use tokio::signal::unix::{SignalKind, signal as listen};
 
 /// What a shell says of a program that SIGINT ended.
 const EXIT_CODE: i32 = 130;
-/// Programs that lose their mount end by themselves; so long they may take.
-const ENDING: Duration = Duration::from_millis(500);
+/// So often it is tried to take everything away.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Watches for signals. Dropping it waits for a clean-up that has begun, since what fails meanwhile fails because of it.
 #[derive(Debug)]
@@ -27,11 +28,18 @@ pub struct Ending {
     begun: Arc<AtomicBool>,
 }
 
-impl Drop for Ending {
-    fn drop(&mut self) {
+impl Ending {
+    /// Never comes back once the clean-up has begun: nothing new may be made then.
+    pub fn stop_if_begun(&self) {
         while self.begun.load(Ordering::SeqCst) {
             thread::park();
         }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.stop_if_begun();
     }
 }
 
@@ -61,12 +69,21 @@ pub fn clean_up_when_ended(dir: &Path) -> Result<Ending> {
 
 /// As far as it goes: nobody is left to hear of a failure.
 fn clean_up(dir: &Path) {
-    for mount in mounts_below(dir).unwrap_or_default() {
-        let _ = unmount(&mount, UnmountFlags::DETACH);
+    for _ in 0..TRIES {
+        for mount in mounts_below(dir).unwrap_or_default() {
+            let _ = unmount(&mount, UnmountFlags::DETACH);
+        }
+        for pid in processes_with(dir).unwrap_or_default() {
+            let _ = signal(pid, Signal::KILL);
+        }
+        // Under another name, nothing new comes into it while it is emptied: a step on the host's files would be faster.
+        let ended = dir.with_extension("ended");
+        let _ = fs::rename(dir, &ended);
+        thread::sleep(PAUSE);
+        let _ = fs::remove_dir_all(&ended);
+        let is_gone = !dir.exists() && !ended.exists();
+        if is_gone && processes_with(dir).is_ok_and(|left| left.is_empty()) {
+            break;
+        }
     }
-    for pid in processes_with(dir).unwrap_or_default() {
-        let _ = signal(pid, Signal::KILL);
-    }
-    thread::sleep(ENDING);
-    let _ = fs::remove_dir_all(dir);
 }

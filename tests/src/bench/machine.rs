@@ -1,19 +1,19 @@
 //! What the figures were measured on.
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs;
 use std::thread::available_parallelism;
 
 /// A machine.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Machine {
     processor: String,
     processors: usize,
     memory_gib: u64,
     kernel: String,
-    profile: &'static str,
+    profile: String,
 }
 
 impl Machine {
@@ -30,7 +30,7 @@ impl Machine {
             processors: available_parallelism()?.get(),
             memory_gib: kibibytes >> 20,
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
-            profile: if cfg!(debug_assertions) { "debug" } else { "release" },
+            profile: if cfg!(debug_assertions) { "debug".into() } else { "release".into() },
         })
     }
 }
@@ -39,6 +39,6 @@ impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { processor, processors, memory_gib, kernel, profile } = self;
         write!(f, "{processors} x {processor}, {memory_gib} GiB, Linux {kernel}")?;
-        if *profile == "release" { Ok(()) } else { write!(f, " (a {profile} build: the figures mean nothing)") }
+        if profile == "release" { Ok(()) } else { write!(f, " (a {profile} build: the figures mean nothing)") }
     }
 }

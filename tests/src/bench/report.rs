@@ -1,8 +1,8 @@
 //! The figures as tables.
 
 use super::limits::{BASE, CBFS, HOST, JUICEFS, JUICEFS_WRITEBACK, NULL, title};
-use super::results::{Results, Row, Sample, Spread};
-use std::fmt::{self, Write};
+use super::results::{MEBIBYTE, Results, Row, Sample, Spread};
+use std::fmt;
 
 /// What CBFS is compared with.
 const YARDSTICKS: [&str; 4] = [HOST, NULL, JUICEFS, JUICEFS_WRITEBACK];
@@ -25,7 +25,7 @@ pub fn mark(value: f64, limit: f64) -> &'static str {
 
 impl fmt::Display for Results {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}; {} rounds; {}\n", self.machine, self.rounds, self.amounts()?)?;
+        writeln!(f, "{}; {}{}\n", self.machine, self.rounds_of_rows(), self.tree())?;
         for target in [CBFS, BASE].into_iter().filter(|target| self.has(target)) {
             writeln!(f, "{}\n", self.comparison_title(target))?;
             writeln!(f, "{}", self.comparison(target))?;
@@ -41,16 +41,17 @@ impl fmt::Display for Results {
 }
 
 impl Results {
-    fn amounts(&self) -> Result<String, fmt::Error> {
-        let work = &self.workload;
-        let mut text = String::new();
-        write!(text, "{} small files, {} fsynced ones, {} transactions, ", work.files, work.synced, work.transactions)?;
-        write!(text, "a file of {} MiB, {} random blocks, ", work.large_mib, work.random)?;
-        if let Some(tree) = &work.tree {
-            write!(text, "a tree of {} files and {} MiB, ", tree.files, tree.bytes >> 20)?;
-        }
-        write!(text, "{} C files", work.sources)?;
-        Ok(text)
+    /// How often each step ran; steps can come from several runs.
+    fn rounds_of_rows(&self) -> String {
+        let counts = self.rows.iter().filter_map(|row| row.samples.values().map(Vec::len).max());
+        let (least, most) = counts.fold((usize::MAX, 0), |(least, most), n| (least.min(n), most.max(n)));
+        if least < most { format!("{least} to {most} rounds") } else { format!("{most} rounds") }
+    }
+
+    fn tree(&self) -> String {
+        let size =
+            |tree: &super::workload::Tree| format!("; a tree of {} files and {} MiB", tree.files, tree.bytes >> 20);
+        self.workload.tree.as_ref().map(size).unwrap_or_default()
     }
 
     fn has(&self, target: &str) -> bool {
@@ -72,7 +73,7 @@ impl Results {
         head.extend(yardsticks.iter().map(|other| title(other)));
         let rows = self.rows.iter().filter(|row| row.samples.contains_key(target)).map(|row| {
             let cells = yardsticks.iter().map(|other| ratio(row, target, other));
-            std::iter::once(row.name.to_owned()).chain(cells).collect()
+            std::iter::once(row.name.clone()).chain(cells).collect()
         });
         markdown(&head, &rows.collect::<Vec<Vec<String>>>())
     }
@@ -83,11 +84,12 @@ impl Results {
     }
 
     fn by_target(&self, columns: &[&'static str], cell: impl Fn(&Row, &str) -> String) -> String {
-        let mut head = vec!["step"];
+        let mut head = vec!["step", "amount"];
         head.extend(columns.iter().map(|target| title(target)));
         let rows = self.rows.iter().map(|row| {
-            let cells = columns.iter().map(|target| cell(row, target));
-            std::iter::once(row.name.to_owned()).chain(cells).collect()
+            let unit = if row.unit == MEBIBYTE { " MiB" } else { "" };
+            let first = [row.name.clone(), format!("{}{unit}", row.count)];
+            first.into_iter().chain(columns.iter().map(|target| cell(row, target))).collect()
         });
         markdown(&head, &rows.collect::<Vec<Vec<String>>>())
     }
@@ -96,7 +98,7 @@ impl Results {
         self.by_target(&self.columns(|_| true), |row, target| {
             let Some(seconds) = row.median(target, |sample| Some(sample.seconds)) else { return "–".into() };
             let rate = row.count as f64 / seconds.max(1e-9);
-            if row.unit == "MiB" { format!("{rate:.0} MiB/s") } else { format!("{rate:.0}/s") }
+            if row.unit == MEBIBYTE { format!("{rate:.0} MiB/s") } else { format!("{rate:.0}/s") }
         })
     }
 
@@ -158,9 +160,28 @@ mod tests {
         let line = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap().to_owned();
         let ratios = "| create files of 4 KiB | 4.50 (0.33–8.00) | 2.00 (0.75–2.25; 1.3) ✗ | 0.30 (0.10–0.75; 0.3) ✓ |";
         assert_eq!(line("| create"), ratios);
-        assert!(text.contains("| create files of 4 KiB | 50/s | 25/s | 12/s | 3/s |"), "{text}");
-        assert!(text.contains("| create files of 4 KiB | 40.0 + 10.0 | 80.0 + 10.0 | 301.0 + 10.0 |"), "{text}");
+        assert!(text.contains("| create files of 4 KiB | 100 | 50/s | 25/s | 12/s | 3/s |"), "{text}");
+        assert!(text.contains("| create files of 4 KiB | 100 | 40.0 + 10.0 | 80.0 + 10.0 | 301.0 + 10.0 |"), "{text}");
         assert_eq!(line("**failed**"), "**failed**: rename on cbfs: no more");
+    }
+
+    #[test]
+    fn runs_come_together_by_rounds_and_only_if_they_did_the_same() {
+        let text = serde_json::to_string(&results()).unwrap();
+        let again = || serde_json::from_str::<Results>(&text).unwrap();
+        let mut slower = again();
+        slower.rows[0].samples.get_mut(CBFS).unwrap().iter_mut().for_each(|sample| sample.seconds *= 10.0);
+        let all = Results::together(vec![again(), slower]).unwrap();
+        let ratio = all.rows[0].ratio(CBFS, NULL).unwrap();
+        assert_eq!((all.rounds, ratio.min, ratio.max), (6, 0.75, 22.5), "each with the null FUSE of its own round");
+        assert!(all.to_string().contains("; 6 rounds"));
+        let mut other = again();
+        other.rows[0].count = 99;
+        assert!(Results::together(vec![again(), other]).unwrap_err().to_string().contains("100 in one run, 99"));
+        let mut more = again();
+        more.rows[0].step = "unlink".into();
+        let all = Results::together(vec![more, again()]).unwrap();
+        assert_eq!(all.rows.iter().map(|row| row.step.as_str()).collect::<Vec<_>>(), ["create", "unlink"]);
     }
 
     #[test]

@@ -3,14 +3,17 @@
 use super::limits::{EVERYWHERE, Limit};
 use super::machine::Machine;
 use super::run::Plan;
-use super::steps::{Step, Unit};
+use super::steps::{STEPS, Step, Unit};
 use super::workload::Workload;
-use anyhow::Result;
-use serde::Serialize;
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// The unit of rows that count bytes.
+pub(super) const MEBIBYTE: &str = "MiB";
+
 /// All of a run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Results {
     /// Where.
     pub machine: Machine,
@@ -20,8 +23,6 @@ pub struct Results {
     pub workload: Workload,
     /// Files in the base of the target `base`.
     pub base_files: usize,
-    /// The targets, in the order of the table.
-    pub targets: Vec<String>,
     /// The steps, in order.
     pub rows: Vec<Row>,
     /// What did not work.
@@ -29,24 +30,39 @@ pub struct Results {
 }
 
 /// A step.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Row {
     /// Its id.
-    pub step: &'static str,
+    pub step: String,
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// What is counted.
-    pub unit: &'static str,
+    pub unit: String,
     /// How many of them.
     pub count: usize,
     /// How long it may take, beside others.
-    pub limits: Vec<Limit>,
+    pub limits: Vec<AtMost>,
     /// By target.
-    pub samples: BTreeMap<&'static str, Vec<Sample>>,
+    pub samples: BTreeMap<String, Vec<Sample>>,
+}
+
+/// A [`Limit`], as it is kept.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct AtMost {
+    /// The target to compare with.
+    pub yardstick: String,
+    /// How many times as long.
+    pub factor: f64,
+}
+
+impl From<&Limit> for AtMost {
+    fn from(limit: &Limit) -> Self {
+        Self { yardstick: limit.yardstick.to_owned(), factor: limit.factor }
+    }
 }
 
 /// One measurement.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub struct Sample {
     /// The round, from 0.
     pub round: usize,
@@ -59,7 +75,7 @@ pub struct Sample {
 }
 
 /// A step that did not work on a target.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Failure {
     /// The step.
     pub step: String,
@@ -73,11 +89,11 @@ impl Results {
     /// None yet.
     pub fn new(plan: &Plan, steps: &[&Step]) -> Result<Self> {
         let row = |step: &&Step| Row {
-            step: step.id,
-            name: step.name,
-            unit: if step.unit == Unit::Mebibytes { "MiB" } else { "operation" },
+            step: step.id.to_owned(),
+            name: step.name.to_owned(),
+            unit: if step.unit == Unit::Mebibytes { MEBIBYTE } else { "operation" }.to_owned(),
             count: (step.count)(&plan.workload),
-            limits: step.limits.iter().chain(&EVERYWHERE).copied().collect(),
+            limits: step.limits.iter().chain(&EVERYWHERE).map(AtMost::from).collect(),
             samples: BTreeMap::new(),
         };
         Ok(Self {
@@ -85,17 +101,52 @@ impl Results {
             rounds: plan.rounds,
             workload: plan.workload.clone(),
             base_files: plan.base_files,
-            targets: plan.targets.clone(),
             rows: steps.iter().map(row).collect(),
             failures: Vec::new(),
         })
     }
 
     /// Adds a measurement.
-    pub fn add(&mut self, step: &Step, target: &'static str, sample: Sample) {
+    pub fn add(&mut self, step: &Step, target: &str, sample: Sample) {
         if let Some(row) = self.rows.iter_mut().find(|row| row.step == step.id) {
-            row.samples.entry(target).or_default().push(sample);
+            row.samples.entry(target.to_owned()).or_default().push(sample);
         }
+    }
+
+    /// Several runs as one, for instance of one round each: their rounds one after the other.
+    pub fn together(runs: Vec<Self>) -> Result<Self> {
+        let mut runs = runs.into_iter();
+        let mut all = runs.next().context("no run is given")?;
+        for run in runs {
+            all.append(run)?;
+        }
+        let place = |row: &Row| STEPS.iter().position(|step| step.id == row.step);
+        all.rows.sort_by_key(place);
+        Ok(all)
+    }
+
+    fn append(&mut self, run: Self) -> Result<()> {
+        ensure!(self.machine == run.machine, "one run is of {}, another of {}", self.machine, run.machine);
+        let bases_agree = self.base_files == run.base_files || self.base_files == 0 || run.base_files == 0;
+        ensure!(bases_agree, "a base of {} files, and one of {}", self.base_files, run.base_files);
+        self.base_files = self.base_files.max(run.base_files);
+        self.workload.tree = self.workload.tree.take().or(run.workload.tree);
+        for mut row in run.rows {
+            for sample in row.samples.values_mut().flatten() {
+                sample.round += self.rounds;
+            }
+            let Some(own) = self.rows.iter_mut().find(|own| own.step == row.step) else {
+                self.rows.push(row);
+                continue;
+            };
+            ensure!(own.count == row.count, "{}: {} in one run, {} in another", row.name, own.count, row.count);
+            for (target, samples) in row.samples {
+                own.samples.entry(target).or_default().extend(samples);
+            }
+        }
+        self.rounds += run.rounds;
+        self.failures.extend(run.failures);
+        Ok(())
     }
 
     /// Notes what did not work.

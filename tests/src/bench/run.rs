@@ -35,8 +35,12 @@ impl Plan {
     }
 }
 
-/// Measures. What fails is left out from then on, and named.
-pub fn measure(mut site: Site<'_>, plan: &Plan) -> Result<Results> {
+/// Measures; `after_round` has what is known by then. What fails is left out from then on, and named.
+pub fn measure(
+    mut site: Site<'_>,
+    plan: &Plan,
+    after_round: &mut dyn FnMut(&Results) -> Result<()>,
+) -> Result<Results> {
     let mut steps = select(&plan.steps)?;
     steps.retain(|step| step.group != TREE || plan.workload.tree.is_some());
     for id in &plan.targets {
@@ -57,6 +61,7 @@ pub fn measure(mut site: Site<'_>, plan: &Plan) -> Result<Results> {
         for group in groups(&steps) {
             rounds.group(round, &group);
         }
+        after_round(&rounds.results)?;
     }
     Ok(rounds.end())
 }

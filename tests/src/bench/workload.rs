@@ -4,7 +4,7 @@ use crate::process::run_ok;
 use crate::source::{Extent, source_tree_of};
 use anyhow::{Context, Result};
 use clap::Args;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use walkdir::WalkDir;
@@ -12,7 +12,7 @@ use walkdir::WalkDir;
 const PACK_LIMIT: Duration = Duration::from_secs(600);
 
 /// How much each step does.
-#[derive(Args, Clone, Debug, Serialize)]
+#[derive(Args, Clone, Debug, Deserialize, Serialize)]
 pub struct Workload {
     /// Small files
     #[arg(long, default_value_t = 10_000)]
@@ -54,7 +54,7 @@ impl Workload {
 }
 
 /// A source tree as a tar file; its members are below `tree/`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Tree {
     /// The tar file.
     pub tar: PathBuf,

@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, bail};
 use cbfs_tests::bench::limits::{BASE, CBFS, HOST, NULL};
 use cbfs_tests::bench::{
-    Ending, Memory, Pause, Plan, Restart, Scale, Site, Tree, Workload, clean_up_when_ended, measure, serve_null,
+    Ending, Memory, Pause, Plan, Restart, Results, Scale, Site, Tree, Workload, clean_up_when_ended, measure,
+    serve_null,
 };
 use cbfs_tests::source::Extent;
 use clap::{Args, Parser, Subcommand};
@@ -30,6 +31,12 @@ struct Arguments {
 enum Command {
     /// Measure times of single steps
     Run(Box<Run>),
+    /// Print the tables of one or more files of `run --json`, their rounds together
+    Show {
+        /// The files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
     /// Measure the daemon's memory with many files, and while they change
     Memory(MemoryArgs),
     /// Measure how long operations wait while checkpoints and snapshots happen
@@ -50,7 +57,7 @@ struct Place {
     /// A directory on the filesystem to compare with; everything is below it [default: the one for temporary files]
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Write all figures to this file
+    /// Write all figures to this file, those of `run` after each round
     #[arg(long)]
     json: Option<PathBuf>,
     /// Wait at most so many seconds for work in the background, where that would disturb what is measured next
@@ -143,6 +150,7 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Null { dir } => serve_null(&dir),
         Command::Run(run) => run.print(),
+        Command::Show { files } => show(&files),
         Command::Memory(args) => {
             let churn = Duration::try_from_secs_f64(args.minutes * 60.0).context("--minutes")?;
             args.place.print(|site| Memory::measure(site, args.files, churn))
@@ -159,7 +167,18 @@ fn main() -> Result<()> {
     }
 }
 
-fn progress(what: &str) {
+fn show(files: &[PathBuf]) -> Result<()> {
+    let run = |path: &PathBuf| {
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{} is not of `run --json`", path.display()))
+    };
+    let runs = files.iter().map(run).collect::<Result<Vec<Results>>>()?;
+    write!(stdout().lock(), "{}", Results::together(runs)?)?;
+    Ok(())
+}
+
+fn progress(ending: &Ending, what: &str) {
+    ending.stop_if_begun();
     // Without anybody who listens, the measurement still goes on.
     let _ = writeln!(stderr(), "{what}");
 }
@@ -188,16 +207,21 @@ impl Place {
         let (dir, ending) = self.make()?;
         let state = dir.path().join("state");
         fs::create_dir(&state)?;
-        let figures = measure(self.site(&state, &mut progress))?;
+        let figures = measure(self.site(&state, &mut |what| progress(&ending, what)))?;
         drop(ending);
         self.put(&figures)
     }
 
-    fn put<T: Display + Serialize>(&self, figures: &T) -> Result<()> {
+    fn keep<T: Serialize>(&self, figures: &T) -> Result<()> {
         if let Some(path) = &self.json {
             let text = serde_json::to_string_pretty(figures)?;
             fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }
+        Ok(())
+    }
+
+    fn put<T: Display + Serialize>(&self, figures: &T) -> Result<()> {
+        self.keep(figures)?;
         write!(stdout().lock(), "{figures}")?;
         Ok(())
     }
@@ -224,7 +248,10 @@ impl Run {
             steps: self.steps,
             workload: Workload { tree, ..self.workload },
         };
-        let results = measure(self.place.site(dir.path(), &mut progress), &plan)?;
+        let results =
+            measure(self.place.site(dir.path(), &mut |what| progress(&ending, what)), &plan, &mut |so_far| {
+                self.place.keep(so_far)
+            })?;
         drop(ending);
         self.place.put(&results)?;
         match results.failures.len() {
