@@ -23,7 +23,8 @@ const SMALL_BYTES: usize = 4096;
 pub enum Caches {
     /// The kernel's are dropped, and the daemon is new.
     Cold,
-    /// As the step before left them.
+    /// As the step before left them; if that was a cold one on another target, it dropped everybody's: a step that must find
+    /// them warm begins by warming them.
     Warm,
 }
 
@@ -116,7 +117,9 @@ pub const STEPS: &[Step] = &[
     Step::new((SMALL, "create", "create files of 4 KiB"), |w| w.files, small::create, NULL_1_3)
         .after(small::directories),
     Step::new((SMALL, "stat-cold", "cold stat"), |w| w.files, small::stat, NULL_1_3).cold().needs(&["create"]),
-    Step::new((SMALL, "stat-warm", "warm stat"), |w| w.files, small::stat, NULL_1_3).needs(&["create"]),
+    Step::new((SMALL, "stat-warm", "warm stat"), |w| w.files, small::stat, NULL_1_3)
+        .needs(&["create"])
+        .after(|place, workload| small::stat(place, workload).map(drop)),
     Step::new((SMALL, "readdir", "cold readdir"), |w| w.files, small::list_names, NULL_1_3).cold().needs(&["create"]),
     Step::new((SMALL, "ls", "cold readdir with stat"), |w| w.files, small::list_long, NULL_1_3)
         .cold()
@@ -124,7 +127,9 @@ pub const STEPS: &[Step] = &[
     Step::new((SMALL, "read-small", "cold open + read of 4 KiB"), |w| w.files, small::read, NULL_1_3)
         .cold()
         .needs(&["create"]),
-    Step::new((SMALL, "rename", "rename"), |w| w.files, small::rename, NULL_1_3).needs(&["create"]),
+    Step::new((SMALL, "rename", "rename"), |w| w.files, small::rename, NULL_1_3)
+        .needs(&["create"])
+        .after(|place, workload| small::stat(place, workload).map(drop)),
     Step::new((SMALL, "unlink", "unlink"), |w| w.files, small::unlink, NULL_1_3).needs(&["create"]),
     Step::new((SYNC, "sync-1", "fsynced creates, 1 thread"), |w| w.synced, synced::create::<1>, SYNCED_1)
         .after(synced::directories::<1>),
@@ -140,7 +145,8 @@ pub const STEPS: &[Step] = &[
         .needs(&["write"]),
     Step::new((LARGE, "read-warm", "warm sequential read"), |w| w.large_mib, large::read, &[Limit::new(NULL, 1.1)])
         .mebibytes()
-        .needs(&["write"]),
+        .needs(&["write"])
+        .after(|place, workload| large::read(place, workload).map(drop)),
     Step::new((LARGE, "random-read", "random 4 KiB reads, warm"), |w| w.random, large::read_random, NULL_1_3)
         .needs(&["write"]),
     Step::new(
