@@ -14,6 +14,7 @@ use crate::error::{FsError, FsResult};
 use crate::fs::api::{Attributes, FileSystem};
 use crate::ids::Ino;
 use fuser::{Errno, FopenFlags, Generation, Version};
+use parking_lot::Mutex;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -21,8 +22,6 @@ use std::time::Duration;
 
 /// Operations that wait for the cloud at the same time; more queue behind them.
 const WAITING_THREADS_MAX: usize = 32;
-/// fsyncs at the same time: so many callers share one flush of the disk.
-const SYNCING_THREADS_MAX: usize = 16;
 /// Operations that queue for a thread; a process each, so this is far beyond sane use.
 const QUEUE_MAX: usize = 8192;
 /// Fetches for one operation. A large read crosses several frames, and what was fetched may be evicted again.
@@ -49,6 +48,8 @@ pub(super) struct Core {
     cache_ttl: OnceLock<Duration>,
     waiting: Pool,
     syncing: Pool,
+    /// Whoever waits for the next flush.
+    sync_callers: Mutex<Vec<(Ino, fuser::ReplyEmpty)>>,
     faults: Faults,
 }
 
@@ -107,7 +108,8 @@ impl Core {
             cache_ttl_wanted: options.cache_ttl,
             cache_ttl: OnceLock::new(),
             waiting: Pool::new("cbfs-fetch", WAITING_THREADS_MAX, QUEUE_MAX),
-            syncing: Pool::new("cbfs-fsync", SYNCING_THREADS_MAX, QUEUE_MAX),
+            syncing: Pool::new("cbfs-fsync", 1, QUEUE_MAX),
+            sync_callers: Mutex::default(),
             faults: Faults::default(),
         })
     }
@@ -213,16 +215,34 @@ impl Core {
         Err(FsError::NotResident(need))
     }
 
-    /// Makes everything durable on a thread of its own kind: callers at the same time share one flush, and neither
-    /// the session threads nor waiting for the cloud are in the way.
+    /// Makes everything durable on a thread of its own: neither the session threads nor waiting for the cloud are in the
+    /// way. One flush is for all who wait when it begins, and one thread answers them: sixteen of their own would be woken
+    /// by every flush to send one answer each.
     pub(super) fn sync(self: &Arc<Self>, ino: Ino, reply: fuser::ReplyEmpty) {
-        let core = self.clone();
-        let job = move || match core.fs.sync(ino) {
-            Ok(()) => reply.ok(),
-            Err(error) => core.fail(ino, reply, &error),
+        let is_first = {
+            let mut callers = self.sync_callers.lock();
+            callers.push((ino, reply));
+            callers.len() == 1
         };
-        if let Err(error) = self.syncing.submit(job) {
-            tracing::warn!(%ino, %error, "an fsync fails");
+        // Later ones are taken along by the turn that the first has asked for.
+        if is_first {
+            let core = self.clone();
+            if let Err(error) = self.syncing.submit(move || core.sync_for_callers()) {
+                tracing::warn!(%ino, %error, "an fsync fails");
+                self.sync_callers.lock().clear();
+            }
+        }
+    }
+
+    fn sync_for_callers(&self) {
+        let callers = std::mem::take(&mut *self.sync_callers.lock());
+        let Some((first, _)) = callers.first() else { return };
+        let outcome = self.fs.sync(*first);
+        for (ino, reply) in callers {
+            match &outcome {
+                Ok(()) => reply.ok(),
+                Err(error) => self.fail(ino, reply, error),
+            }
         }
     }
 
@@ -267,6 +287,7 @@ impl Core {
     pub(super) fn disconnected(&self) {
         self.waiting.close();
         self.syncing.close();
+        self.sync_callers.lock().clear();
         self.lookups.forget_all(|ino| self.fs.forgotten(ino));
     }
 }
