@@ -79,8 +79,10 @@ mod tests {
         command.args(["-c", "while :; do :; done"]).env("MARK", mark.path()).stdin(Stdio::null());
         let mut child = command.spawn().unwrap();
         let busy = Duration::from_millis(50);
-        let seen =
-            crate::process::wait_until("it has worked", Duration::from_secs(30), || Ok(processes.cpu()? >= busy));
+        // Its environment can be read a moment after it has started only.
+        let seen = crate::process::wait_until("it has worked", Duration::from_secs(30), || {
+            Ok(processes.cpu().is_ok_and(|cpu| cpu >= busy))
+        });
         let memory = processes.anonymous_bytes();
         child.kill().unwrap();
         child.wait().unwrap();
