@@ -8,13 +8,13 @@ use super::lookups::Lookups;
 use super::once::Requests;
 use super::orphans::Orphans;
 use super::pool::Pool;
+use super::shared_turn::{Joined, SharedTurn};
 use super::{MountOptions, OpenMode};
 use crate::base::{BaseError, Need};
 use crate::error::{FsError, FsResult};
 use crate::fs::api::{Attributes, FileSystem};
 use crate::ids::Ino;
 use fuser::{Errno, FopenFlags, Generation, Version};
-use parking_lot::Mutex;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -48,8 +48,7 @@ pub(super) struct Core {
     cache_ttl: OnceLock<Duration>,
     waiting: Pool,
     syncing: Pool,
-    /// Whoever waits for the next flush.
-    sync_callers: Mutex<Vec<(Ino, fuser::ReplyEmpty)>>,
+    sync_callers: SharedTurn<(Ino, fuser::ReplyEmpty)>,
     faults: Faults,
 }
 
@@ -109,7 +108,7 @@ impl Core {
             cache_ttl: OnceLock::new(),
             waiting: Pool::new("cbfs-fetch", WAITING_THREADS_MAX, QUEUE_MAX),
             syncing: Pool::new("cbfs-fsync", 1, QUEUE_MAX),
-            sync_callers: Mutex::default(),
+            sync_callers: SharedTurn::new(QUEUE_MAX),
             faults: Faults::default(),
         })
     }
@@ -219,30 +218,31 @@ impl Core {
     /// way. One flush is for all who wait when it begins, and one thread answers them: sixteen of their own would be woken
     /// by every flush to send one answer each.
     pub(super) fn sync(self: &Arc<Self>, ino: Ino, reply: fuser::ReplyEmpty) {
-        let is_first = {
-            let mut callers = self.sync_callers.lock();
-            callers.push((ino, reply));
-            callers.len() == 1
-        };
-        // Later ones are taken along by the turn that the first has asked for.
-        if is_first {
-            let core = self.clone();
-            if let Err(error) = self.syncing.submit(move || core.sync_for_callers()) {
-                tracing::warn!(%ino, %error, "an fsync fails");
-                self.sync_callers.lock().clear();
+        match self.sync_callers.join((ino, reply)) {
+            Joined::Later => {}
+            Joined::Full((ino, reply)) => {
+                self.fail(ino, reply, &FsError::Io("too many wait for a flush already".into()));
+            }
+            Joined::First => {
+                let core = self.clone();
+                if let Err(error) = self.syncing.submit(move || core.sync_for_callers()) {
+                    let error = FsError::Io(format!("no flush can begin: {error}").into());
+                    self.sync_callers
+                        .serve(|_| Err(error), |(ino, reply), outcome| self.answer_sync(ino, reply, outcome));
+                }
             }
         }
     }
 
     fn sync_for_callers(&self) {
-        let callers = std::mem::take(&mut *self.sync_callers.lock());
-        let Some((first, _)) = callers.first() else { return };
-        let outcome = self.fs.sync(*first);
-        for (ino, reply) in callers {
-            match &outcome {
-                Ok(()) => reply.ok(),
-                Err(error) => self.fail(ino, reply, error),
-            }
+        self.sync_callers
+            .serve(|(ino, _)| self.fs.sync(*ino), |(ino, reply), outcome| self.answer_sync(ino, reply, outcome));
+    }
+
+    fn answer_sync(&self, ino: Ino, reply: fuser::ReplyEmpty, outcome: &FsResult<()>) {
+        match outcome {
+            Ok(()) => reply.ok(),
+            Err(error) => self.fail(ino, reply, error),
         }
     }
 
@@ -287,7 +287,7 @@ impl Core {
     pub(super) fn disconnected(&self) {
         self.waiting.close();
         self.syncing.close();
-        self.sync_callers.lock().clear();
+        drop(self.sync_callers.take());
         self.lookups.forget_all(|ino| self.fs.forgotten(ino));
     }
 }

@@ -33,6 +33,7 @@ mod orphans;
 mod pool;
 mod precheck;
 mod redirect;
+mod shared_turn;
 
 pub use connection::{Connection, ConnectionFacts};
 pub use error::{MountError, MountErrorKind};

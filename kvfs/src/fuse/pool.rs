@@ -2,6 +2,7 @@
 
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -100,7 +101,9 @@ impl Shared {
         loop {
             if let Some(job) = state.queue.pop_front() {
                 drop(state);
-                job();
+                // A job that panics answers with an error: its reply is dropped. The thread goes on, or a pool of one would
+                // keep all that come later waiting for ever. What panicked has said so on its own.
+                let _panicked = catch_unwind(AssertUnwindSafe(job));
                 state = self.state.lock();
             } else if state.closed {
                 state.threads -= 1;
@@ -140,6 +143,25 @@ mod tests {
         assert!(starts.try_recv().is_err());
         drop(release);
         starts.recv().unwrap();
+    }
+
+    #[test]
+    fn a_pool_goes_on_after_a_job_that_panics() {
+        let pool = Pool::new("test", 1, 8);
+        let (answer, answers) = mpsc::channel::<u8>();
+        let unanswered = answer.clone();
+        pool.submit(move || {
+            let _held = unanswered;
+            panic!("a job of the test panics");
+        })
+        .unwrap();
+        for round in 0..3 {
+            let answer = answer.clone();
+            pool.submit(move || answer.send(round).unwrap()).unwrap();
+            assert_eq!(answers.recv(), Ok(round));
+        }
+        drop(answer);
+        assert_eq!(answers.recv(), Err(mpsc::RecvError));
     }
 
     #[test]
