@@ -67,6 +67,10 @@ pub async fn create(
 ) -> Result<FsConfig, Failure> {
     // A bad name must not cost a probe.
     let tag: Tag = tag.parse()?;
+    if let Some(key) = settings.keys().find(|name| keys::find(name).is_some_and(|key| !key.may_be_shared())) {
+        let what = format!("setting {key}: the bucket must not decide what runs on a node");
+        return Err(Failure::invalid(what).with_hint("set it on the node: in cbfs.toml, or with mount --set"));
+    }
     url.create_root().await?;
     // The probe has an answer to a lost answer; a person is told after the first one that the store is away.
     match store.head("ledger-hint").await {

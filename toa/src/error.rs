@@ -3,12 +3,14 @@
 use crate::collect::{CollectError, CollectErrorKind};
 use crate::proxy::{ProxyError, ProxyErrorKind};
 use crate::run::{RunError, RunErrorKind};
+use crate::status::SnapshotState;
 use cloud_mgmt::config::ConfigError;
 use cloud_mgmt::ledger::{LedgerError, LedgerErrorKind};
 use cloud_mgmt::store::{StoreError, StoreErrorKind};
 use kvfs::FsError;
 use kvfs::base::BaseError;
 use kvfs::engine::SnapshotRefusal;
+use uuid::Uuid;
 
 /// What the caller can do about it. Decides exit code and HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,6 +127,33 @@ pub enum AgentError {
         /// The limit.
         seconds: u64,
     },
+    /// An idempotency key that was used for another request.
+    #[error("the key {key} belongs to snapshot {snapshot}, {}", named(name.as_deref()))]
+    KeyTaken {
+        /// The key.
+        key: Uuid,
+        /// What it was used for.
+        snapshot: Uuid,
+        /// Its name.
+        name: Option<String>,
+    },
+    /// A snapshot that cannot be cancelled any more.
+    #[error("snapshot {snapshot} is {}: it cannot be cancelled", ended(*state))]
+    Ended {
+        /// As it was asked for.
+        snapshot: String,
+        /// What became of it.
+        state: SnapshotState,
+    },
+    /// Snapshots that were not published wait for one that is.
+    #[error("{count} snapshots in a row were cancelled or failed: the next one must be published")]
+    TooManyGivenUp {
+        /// How many.
+        count: usize,
+    },
+    /// Somebody wants the snapshot cancelled: work on it ends.
+    #[error("cancelled")]
+    Cancelled,
     /// The agent is being closed.
     #[error("the daemon is stopping")]
     Stopping,
@@ -173,11 +202,14 @@ impl AgentError {
             },
             Self::Config(ConfigError::Malformed { .. }) => ErrorKind::Corrupt,
             Self::Config(_) => ErrorKind::TooNew,
-            Self::Refused(SnapshotRefusal::QueueFull(_)) | Self::Stopping => ErrorKind::Busy,
+            Self::Refused(SnapshotRefusal::QueueFull(_))
+            | Self::Stopping
+            | Self::Cancelled
+            | Self::TooManyGivenUp { .. } => ErrorKind::Busy,
             Self::Role { .. } => ErrorKind::ReadOnly,
             Self::NoSnapshot { .. } => ErrorKind::NotFound,
-            Self::NameTaken { .. } => ErrorKind::Exists,
-            Self::BadName { .. } => ErrorKind::InvalidInput,
+            Self::NameTaken { .. } | Self::KeyTaken { .. } => ErrorKind::Exists,
+            Self::BadName { .. } | Self::Ended { .. } => ErrorKind::InvalidInput,
             Self::Held { .. } => ErrorKind::EpochMismatch,
             Self::TimedOut { .. } | Self::StagedLost(_) => ErrorKind::Unavailable,
             Self::LedgerWentBack { .. } => ErrorKind::Corrupt,
@@ -194,7 +226,9 @@ impl AgentError {
             Self::Held { fs, epoch, .. } => {
                 Some(format!("mount {fs}@latest read-only, then: cbfs promote {fs} --epoch {epoch}"))
             }
-            Self::Refused(SnapshotRefusal::QueueFull(_)) => Some("wait for one of them: cbfs snapshot list".into()),
+            Self::Refused(SnapshotRefusal::QueueFull(_)) | Self::TooManyGivenUp { .. } => {
+                Some("wait for one of them: cbfs snapshot list".into())
+            }
             Self::TimedOut { .. } => Some("cbfs status".into()),
             _ => None,
         }
@@ -212,6 +246,19 @@ impl AgentError {
             // Whatever a store says, and whatever it holds now, nothing of ours is given up for it.
             || matches!(self, Self::Store(_) | Self::Ledger(LedgerError::Store(_)) | Self::LedgerWentBack { .. })
             || matches!(self, Self::Ledger(error) if error.kind() == LedgerErrorKind::TooNew)
+    }
+}
+
+fn named(name: Option<&str>) -> String {
+    name.map_or_else(|| "which has no name".to_owned(), |name| format!("which is named {name:?}"))
+}
+
+fn ended(state: SnapshotState) -> &'static str {
+    match state {
+        SnapshotState::Complete => "complete",
+        SnapshotState::Failed => "failed",
+        SnapshotState::Cancelled => "cancelled",
+        _ => "not at its end",
     }
 }
 

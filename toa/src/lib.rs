@@ -4,6 +4,7 @@
 //! published snapshots through the proxy; promotes. Knows nothing of FUSE (see ARCHITECTURE.md).
 
 pub mod agent;
+pub mod alert;
 pub mod base;
 pub mod collect;
 pub mod error;
@@ -14,5 +15,8 @@ pub mod snapshot;
 pub mod status;
 
 pub use agent::{Agent, AgentOptions, AgentSetup, SnapshotSelector, check_snapshot_name};
+pub use alert::{Alert, AlertKind, Alerts, LogOnly};
 pub use error::{AgentError, ErrorKind};
-pub use status::{AccessMode, AgentStatus, Role, SnapshotState, SnapshotStatus};
+pub use kvfs::op::SnapshotKind;
+pub use snapshot::{FailureAction, FailurePolicy, KindPolicy};
+pub use status::{AccessMode, AgentStatus, CancelReason, FailureClass, Role, SnapshotState, SnapshotStatus};

@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use crate::settings::parse_assignment;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
+use uuid::Uuid;
 
 /// clap shows the text of an error, and the hint is worth showing.
 fn assignment(text: &str) -> Result<(String, String), String> {
@@ -142,6 +143,11 @@ pub enum SnapshotCommand {
     /// List snapshots, those on their way and those published
     #[command(after_help = "Example:\n  cbfs snapshot list home")]
     List(SnapshotListArgs),
+    /// End a snapshot that is not complete yet: it is not published
+    ///
+    /// What it changed goes with the next one. Where the ledger may have it already, the ledger is asked first.
+    #[command(after_help = "Example:\n  cbfs snapshot cancel home before-update")]
+    Cancel(SnapshotCancelArgs),
     /// Show how far a snapshot is
     #[command(after_help = "Example:\n  cbfs snapshot status home before-update --wait")]
     Status(SnapshotStatusArgs),
@@ -156,9 +162,23 @@ pub struct SnapshotCreateArgs {
     /// A name for the snapshot
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// Wait until it is complete or failed
+    /// Asked again with the same key and name, it is the same snapshot: for scripts that try again
+    #[arg(long, value_name = "UUID")]
+    pub key: Option<Uuid>,
+    /// Wait until it has ended: complete, failed or cancelled
     #[arg(long)]
     pub wait: bool,
+}
+
+/// `cbfs snapshot cancel`
+#[derive(Debug, Args)]
+pub struct SnapshotCancelArgs {
+    /// The filesystem, by name or by a path in it
+    #[arg(value_name = "FS")]
+    pub fs: String,
+    /// The snapshot's id or name
+    #[arg(value_name = "SNAPSHOT")]
+    pub snapshot: String,
 }
 
 /// `cbfs snapshot list`
@@ -178,7 +198,7 @@ pub struct SnapshotStatusArgs {
     /// The snapshot's id or name
     #[arg(value_name = "SNAPSHOT")]
     pub snapshot: String,
-    /// Wait until it is complete or failed
+    /// Wait until it has ended: complete, failed or cancelled
     #[arg(long)]
     pub wait: bool,
 }

@@ -6,7 +6,8 @@ mod tests;
 
 pub use arguments::{
     CompletionArgs, CreateArgs, DeleteArgs, ListArgs, ManArgs, MountArgs, PromoteArgs, ShowArgs, SnapshotArgs,
-    SnapshotCommand, SnapshotCreateArgs, SnapshotListArgs, SnapshotStatusArgs, StatusArgs, UnmountArgs, UpgradeArgs,
+    SnapshotCancelArgs, SnapshotCommand, SnapshotCreateArgs, SnapshotListArgs, SnapshotStatusArgs, StatusArgs,
+    UnmountArgs, UpgradeArgs,
 };
 
 use clap::{Args, Parser, Subcommand};

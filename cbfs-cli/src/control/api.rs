@@ -25,12 +25,14 @@ pub enum SnapshotState {
     Complete,
     /// Given up.
     Failed,
+    /// Never published, on purpose.
+    Cancelled,
 }
 
 impl SnapshotState {
     /// Whether it stays so.
     pub fn is_final(self) -> bool {
-        matches!(self, Self::Complete | Self::Failed)
+        matches!(self, Self::Complete | Self::Failed | Self::Cancelled)
     }
 
     /// As in JSON.
@@ -43,8 +45,55 @@ impl SnapshotState {
             Self::Uploading => "uploading",
             Self::Complete => "complete",
             Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
         }
     }
+}
+
+/// Who asked for a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SnapshotKind {
+    /// A person or a program.
+    User,
+    /// The timer.
+    Periodic,
+}
+
+impl SnapshotKind {
+    /// As in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Periodic => "periodic",
+        }
+    }
+}
+
+/// Why a snapshot was cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "reason", rename_all = "lowercase")]
+pub enum CancelReason {
+    /// Somebody asked for it.
+    User,
+    /// A newer one, which has all of its changes, took its place.
+    Superseded {
+        /// The newer one.
+        #[schema(value_type = String)]
+        by: Uuid,
+    },
+    /// A periodic one that found nothing to publish.
+    Unchanged,
+}
+
+/// How lasting a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FailureClass {
+    /// It may go away by itself.
+    Transient,
+    /// It lasts, or needs a person.
+    Persistent,
 }
 
 /// A snapshot, wanted or there.
@@ -55,23 +104,44 @@ pub struct SnapshotView {
     pub id: Uuid,
     /// The user's name for it.
     pub name: Option<String>,
+    /// Who asked for it.
+    pub kind: SnapshotKind,
     /// How far it is.
     pub state: SnapshotState,
+    /// Cancelling was asked for, and is not done yet.
+    pub cancelling: bool,
+    /// Why it was cancelled.
+    pub cancelled: Option<CancelReason>,
     /// The instant that it shows.
     #[schema(value_type = String, format = DateTime)]
     pub requested: Timestamp,
+    /// The last journal record of the snapshot below it, once that is known.
+    pub xid_from: Option<u64>,
     /// The last journal record in it.
     pub xid: u64,
     /// The epoch that made it.
     pub epoch: u32,
-    /// Bytes to pack and upload; 0 until that is known.
+    /// Objects to upload; while it is packed, those that are written so far.
+    pub objects_total: u64,
+    /// Objects of them that are in the bucket.
+    pub objects_done: u64,
+    /// Bytes to upload; while it is packed, those that are written so far.
     pub bytes_total: u64,
-    /// Bytes of them that are done.
+    /// Bytes of them that are in the bucket.
     pub bytes_done: u64,
+    /// Bytes a second of the running upload.
+    pub rate: Option<u64>,
+    /// Seconds until all is uploaded, at that rate.
+    pub eta: Option<u64>,
     /// Bytes uploaded for it.
     pub uploaded: u64,
     /// Attempts so far.
     pub attempts: u32,
+    /// Since when it does not go on.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub failing_since: Option<Timestamp>,
+    /// How lasting that is.
+    pub failure: Option<FailureClass>,
     /// Why it does not go on, or why it failed.
     pub problem: Option<String>,
 }

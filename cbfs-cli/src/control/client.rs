@@ -62,6 +62,14 @@ impl Client {
         parse(&exchange(&self.socket, with_body(head, request)?, ANSWER_WITHIN).await?)
     }
 
+    /// `DELETE …/snapshots/{id}`
+    pub async fn cancel_snapshot(&self, id_or_name: &str) -> Result<SnapshotView, Failure> {
+        let path = format!("{}/snapshots/{}", self.base, escape(id_or_name));
+        let head = Request::builder().method(Method::DELETE).uri(path).header("host", "cbfs");
+        let request = head.body(Full::default()).map_err(malformed)?;
+        parse(&exchange(&self.socket, request, ANSWER_WITHIN).await?)
+    }
+
     /// `POST …/promotions`
     pub async fn promote(&self, epoch: u32) -> Result<Promotion, Failure> {
         let head = self.post(&format!("{}/promotions", self.base));

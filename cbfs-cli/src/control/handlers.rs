@@ -33,6 +33,7 @@ type Shared = State<Arc<dyn Service>>;
         snapshots,
         request_snapshot,
         snapshot,
+        cancel_snapshot,
         promote,
         promote_only,
         upgrade,
@@ -149,6 +150,19 @@ pub(super) async fn snapshot(
 ) -> Result<Json<SnapshotView>, Failure> {
     check_served(&service, &fs)?;
     blocking(service, move |service| service.snapshot(&id)).await.map(Json)
+}
+
+#[utoipa::path(delete, path = "/v1/filesystems/{fs}/snapshots/{id}",
+    params(("fs" = String, Path), ("id" = String, Path, description = "id or name")),
+    responses((status = 202, body = SnapshotView, description = "It is not published, unless the ledger has it already"),
+              (status = 400, body = Problem, description = "It has ended"), (status = 404, body = Problem)))]
+pub(super) async fn cancel_snapshot(
+    State(service): Shared,
+    Path((fs, id)): Path<(String, String)>,
+) -> Result<(StatusCode, Json<SnapshotView>), Failure> {
+    check_served(&service, &fs)?;
+    let snapshot = blocking(service, move |service| service.cancel_snapshot(&id)).await?;
+    Ok((StatusCode::ACCEPTED, Json(snapshot)))
 }
 
 #[utoipa::path(post, path = "/v1/filesystems/{fs}/promotions", params(("fs" = String, Path)), request_body = PromotionRequest,

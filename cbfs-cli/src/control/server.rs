@@ -42,7 +42,7 @@ fn routes(service: Arc<dyn Service>) -> Router {
         .route("/v1/filesystems/{fs}", get(handlers::filesystem))
         .route("/v1/filesystems/{fs}/config", get(handlers::config))
         .route("/v1/filesystems/{fs}/snapshots", get(handlers::snapshots).post(handlers::request_snapshot))
-        .route("/v1/filesystems/{fs}/snapshots/{id}", get(handlers::snapshot))
+        .route("/v1/filesystems/{fs}/snapshots/{id}", get(handlers::snapshot).delete(handlers::cancel_snapshot))
         .route("/v1/filesystems/{fs}/promotions", post(handlers::promote))
         .fallback(|request: Request| async move {
             Failure::not_found(format!("there is nothing at {}", request.uri().path()))

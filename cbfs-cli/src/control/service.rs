@@ -18,6 +18,8 @@ pub trait Service: Send + Sync + 'static {
     fn settings(&self) -> Vec<SettingView>;
     /// Asks for a snapshot; durable on return. The same key again gives the same snapshot.
     fn request_snapshot(&self, request: SnapshotRequest, key: Option<Uuid>) -> Result<SnapshotView, Failure>;
+    /// Asks that a snapshot be not published; the wish is durable on return.
+    fn cancel_snapshot(&self, id_or_name: &str) -> Result<SnapshotView, Failure>;
     /// Queue and published.
     fn snapshots(&self) -> Result<Vec<SnapshotView>, Failure>;
     /// One of them, by id or name.

@@ -1,5 +1,6 @@
 use super::api::{
-    AccessView, AgentView, FilesystemStatus, Promotion, Role, SnapshotRequest, SnapshotState, SnapshotView,
+    AccessView, AgentView, FilesystemStatus, Promotion, Role, SnapshotKind, SnapshotRequest, SnapshotState,
+    SnapshotView,
 };
 use super::*;
 use crate::failure::{Failure, FailureKind};
@@ -68,14 +69,24 @@ impl Service for Fake {
         let view = SnapshotView {
             id,
             name: request.name,
+            kind: SnapshotKind::User,
             state: SnapshotState::Queued,
+            cancelling: false,
+            cancelled: None,
             requested: jiff::Timestamp::UNIX_EPOCH,
+            xid_from: None,
             xid: 9,
             epoch: 4,
+            objects_total: 0,
+            objects_done: 0,
             bytes_total: 0,
             bytes_done: 0,
+            rate: None,
+            eta: None,
             uploaded: 0,
             attempts: 0,
+            failing_since: None,
+            failure: None,
             problem: None,
         };
         let mut all = self.snapshots.lock().unwrap();
@@ -83,6 +94,10 @@ impl Service for Fake {
             all.push(SnapshotView { state: SnapshotState::Complete, ..view.clone() });
         }
         Ok(view)
+    }
+
+    fn cancel_snapshot(&self, id_or_name: &str) -> Result<SnapshotView, Failure> {
+        self.snapshot(id_or_name).map(|snapshot| SnapshotView { cancelling: true, ..snapshot })
     }
 
     fn snapshots(&self) -> Result<Vec<SnapshotView>, Failure> {

@@ -1,6 +1,7 @@
 //! The life of a daemon: lock, open, mount, listen, report, wait, unmount, close. One that follows another finds the
 //! lock taken and the mount there, and must not look at the mount before it serves it: it would wait for itself.
 
+use super::alerts;
 use super::background::{redirect_log, report_ready};
 use super::holding::Holding;
 use super::kept::{self, KeptMount};
@@ -169,7 +170,10 @@ async fn open_agent(
             kvs_max_bytes: limits.kvs_max_bytes,
             fetch_timeout: limits.fetch_timeout,
             upload_concurrency: limits.upload_concurrency,
+            snapshot_interval: limits.snapshot_interval,
+            failure: limits.failure,
         },
+        alerts: alerts::by_command(settings.text(keys::ALERT_COMMAND))?,
         runtime: tokio::runtime::Handle::current(),
         opening,
     };

@@ -1,5 +1,6 @@
 //! The daemon: one process at a time for each mount, started by the holder of the mount.
 
+mod alerts;
 mod background;
 mod holding;
 mod kept;

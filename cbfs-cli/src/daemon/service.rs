@@ -65,6 +65,10 @@ impl Service for AgentService {
         Ok(self.agent.request_snapshot(request.name, key)?.into())
     }
 
+    fn cancel_snapshot(&self, id_or_name: &str) -> Result<SnapshotView, Failure> {
+        Ok(self.agent.cancel_snapshot(id_or_name)?.into())
+    }
+
     fn snapshots(&self) -> Result<Vec<SnapshotView>, Failure> {
         Ok(self.agent.snapshots()?.into_iter().map(SnapshotView::from).collect())
     }

@@ -1,6 +1,8 @@
 //! The agent's words in those of the control API.
 
-use crate::control::api::{AccessView, AgentView, Role, SnapshotState, SnapshotView};
+use crate::control::api::{
+    AccessView, AgentView, CancelReason, FailureClass, Role, SnapshotKind, SnapshotState, SnapshotView,
+};
 
 impl From<toa::SnapshotState> for SnapshotState {
     fn from(state: toa::SnapshotState) -> Self {
@@ -12,6 +14,35 @@ impl From<toa::SnapshotState> for SnapshotState {
             toa::SnapshotState::Uploading => Self::Uploading,
             toa::SnapshotState::Complete => Self::Complete,
             toa::SnapshotState::Failed => Self::Failed,
+            toa::SnapshotState::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+impl From<toa::SnapshotKind> for SnapshotKind {
+    fn from(kind: toa::SnapshotKind) -> Self {
+        match kind {
+            toa::SnapshotKind::User => Self::User,
+            toa::SnapshotKind::Periodic => Self::Periodic,
+        }
+    }
+}
+
+impl From<toa::CancelReason> for CancelReason {
+    fn from(reason: toa::CancelReason) -> Self {
+        match reason {
+            toa::CancelReason::User => Self::User,
+            toa::CancelReason::Superseded { by } => Self::Superseded { by },
+            toa::CancelReason::Unchanged => Self::Unchanged,
+        }
+    }
+}
+
+impl From<toa::FailureClass> for FailureClass {
+    fn from(class: toa::FailureClass) -> Self {
+        match class {
+            toa::FailureClass::Transient => Self::Transient,
+            toa::FailureClass::Persistent => Self::Persistent,
         }
     }
 }
@@ -21,14 +52,24 @@ impl From<toa::SnapshotStatus> for SnapshotView {
         Self {
             id: status.id,
             name: status.name,
+            kind: status.kind.into(),
             state: status.state.into(),
+            cancelling: status.cancelling,
+            cancelled: status.cancelled.map(CancelReason::from),
             requested: status.requested,
+            xid_from: status.xid_from,
             xid: status.xid,
             epoch: status.epoch,
+            objects_total: status.objects_total,
+            objects_done: status.objects_done,
             bytes_total: status.bytes_total,
             bytes_done: status.bytes_done,
+            rate: status.rate,
+            eta: status.eta,
             uploaded: status.uploaded,
             attempts: status.attempts,
+            failing_since: status.failing_since,
+            failure: status.failure.map(FailureClass::from),
             problem: status.problem,
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use std::time::Duration;
+use toa::FailureAction;
 
 /// How a setting's text is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,10 @@ pub enum Shape {
     Count,
     /// `on` or `off`.
     Switch,
+    /// As [`Shape::Duration`], or `0` for never.
+    Interval,
+    /// `retry`, `supersede` or `give-up`.
+    Action,
 }
 
 /// A setting.
@@ -52,8 +57,28 @@ pub const UPLOAD_CONCURRENCY: Key = key("upload.concurrency", "CBFS_UPLOAD_CONCU
 /// Whether a daemon that dies is followed by another one, and the mount goes on.
 pub const DAEMON_RESTART: Key = key("daemon.restart", "CBFS_DAEMON_RESTART", Shape::Switch, Some("on"));
 
+/// A snapshot is taken so often, if something has changed.
+pub const SNAPSHOT_INTERVAL: Key = key("snapshot.interval", "CBFS_SNAPSHOT_INTERVAL", Shape::Interval, Some("0"));
+/// A snapshot that fails for longer is a matter for a person.
+pub const PERSISTENT_AFTER: Key =
+    key("failure.persistent_after", "CBFS_FAILURE_PERSISTENT_AFTER", Shape::Duration, Some("1h"));
+/// What becomes of a snapshot that somebody asked for and that fails for a while.
+pub const USER_TRANSIENT: Key =
+    key("failure.user_transient", "CBFS_FAILURE_USER_TRANSIENT", Shape::Action, Some("retry"));
+/// And for longer.
+pub const USER_PERSISTENT: Key =
+    key("failure.user_persistent", "CBFS_FAILURE_USER_PERSISTENT", Shape::Action, Some("retry"));
+/// The same for a periodic one.
+pub const PERIODIC_TRANSIENT: Key =
+    key("failure.periodic_transient", "CBFS_FAILURE_PERIODIC_TRANSIENT", Shape::Action, Some("retry"));
+/// And for longer.
+pub const PERIODIC_PERSISTENT: Key =
+    key("failure.periodic_persistent", "CBFS_FAILURE_PERIODIC_PERSISTENT", Shape::Action, Some("supersede"));
+/// What is run when a person should hear of something.
+pub const ALERT_COMMAND: Key = key("alert.command", "CBFS_ALERT_COMMAND", Shape::Text, None);
+
 /// All of them.
-pub const KEYS: [Key; 8] = [
+pub const KEYS: [Key; 15] = [
     STORE,
     MOUNT_POINT,
     CHECK_INTERVAL,
@@ -62,6 +87,13 @@ pub const KEYS: [Key; 8] = [
     FETCH_TIMEOUT,
     UPLOAD_CONCURRENCY,
     DAEMON_RESTART,
+    SNAPSHOT_INTERVAL,
+    PERSISTENT_AFTER,
+    USER_TRANSIENT,
+    USER_PERSISTENT,
+    PERIODIC_TRANSIENT,
+    PERIODIC_PERSISTENT,
+    ALERT_COMMAND,
 ];
 
 /// The key of that dotted name.
@@ -72,7 +104,16 @@ pub fn find(name: &str) -> Option<Key> {
 /// The longest duration that makes sense here.
 const DURATION_MAX: Duration = Duration::from_secs(366 * 86_400);
 
+/// Snapshots that follow each other faster are of no use to anybody.
+const INTERVAL_MIN: Duration = Duration::from_secs(1);
+
 impl Key {
+    /// Whether the filesystem's own configuration may hold it: everybody who can write the bucket could set it on all
+    /// nodes.
+    pub fn may_be_shared(&self) -> bool {
+        self.name != ALERT_COMMAND.name
+    }
+
     /// Whether `text` can be read; `source` is named in the error.
     pub fn check(&self, text: &str, source: &str) -> Result<(), Failure> {
         match self.shape {
@@ -81,6 +122,8 @@ impl Key {
             Shape::Bytes => self.bytes(text, source).map(drop),
             Shape::Count => self.count(text, source).map(drop),
             Shape::Switch => self.switch(text, source).map(drop),
+            Shape::Interval => self.interval(text, source).map(drop),
+            Shape::Action => self.action(text, source).map(drop),
         }
     }
 
@@ -114,6 +157,26 @@ impl Key {
             "on" => Ok(true),
             "off" => Ok(false),
             _ => Err(self.malformed(text, source, "on or off")),
+        }
+    }
+
+    /// As a duration, or `None` for never.
+    pub fn interval(&self, text: &str, source: &str) -> Result<Option<Duration>, Failure> {
+        match humantime::parse_duration(text) {
+            Ok(time) if time.is_zero() => Ok(None),
+            Ok(time) if (INTERVAL_MIN..=DURATION_MAX).contains(&time) => Ok(Some(time)),
+            _ if text == "0" || text == "off" => Ok(None),
+            _ => Err(self.malformed(text, source, "a duration from 1s to a year such as 15m, or 0 for never")),
+        }
+    }
+
+    /// As what becomes of a snapshot that fails.
+    pub fn action(&self, text: &str, source: &str) -> Result<FailureAction, Failure> {
+        match text {
+            "retry" => Ok(FailureAction::Retry),
+            "supersede" => Ok(FailureAction::Supersede),
+            "give-up" => Ok(FailureAction::GiveUp),
+            _ => Err(self.malformed(text, source, "retry, supersede or give-up")),
         }
     }
 

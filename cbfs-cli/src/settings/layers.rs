@@ -32,9 +32,10 @@ impl Layer {
         Self { source: "default".to_owned(), values }
     }
 
-    /// What `create --set` left in the bucket. Keys of newer versions are passed over.
+    /// What `create --set` left in the bucket. Keys of newer versions are passed over, and those that a bucket must not
+    /// decide.
     pub fn filesystem_config(settings: &BTreeMap<String, String>) -> Self {
-        let known = |(key, _): &(&String, &String)| keys::find(key).is_some();
+        let known = |(key, _): &(&String, &String)| keys::find(key).is_some_and(|key| key.may_be_shared());
         let values = settings.iter().filter(known).map(|(k, v)| (k.clone(), v.clone())).collect();
         Self { source: "filesystem config".to_owned(), values }
     }

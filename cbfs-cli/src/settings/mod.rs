@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
+use toa::{FailurePolicy, KindPolicy};
 use utoipa::ToSchema;
 
 /// One setting with its value and where that came from: a line of `cbfs status --config`.
@@ -41,6 +42,10 @@ pub struct Limits {
     pub fetch_timeout: Duration,
     /// Objects uploaded at once.
     pub upload_concurrency: usize,
+    /// A snapshot is taken so often, if something has changed.
+    pub snapshot_interval: Option<Duration>,
+    /// What becomes of snapshots that cannot be published.
+    pub failure: FailurePolicy,
 }
 
 /// What becomes of a mount whose daemon dies.
@@ -146,6 +151,22 @@ impl Settings {
             },
             fetch_timeout: self.read(keys::FETCH_TIMEOUT, keys::Key::duration)?,
             upload_concurrency: self.read(keys::UPLOAD_CONCURRENCY, keys::Key::count)?,
+            snapshot_interval: self.read(keys::SNAPSHOT_INTERVAL, keys::Key::interval)?,
+            failure: self.failure_policy()?,
+        })
+    }
+
+    fn failure_policy(&self) -> Result<FailurePolicy, Failure> {
+        let of_kind = |transient, persistent| -> Result<KindPolicy, Failure> {
+            Ok(KindPolicy {
+                transient: self.read(transient, keys::Key::action)?,
+                persistent: self.read(persistent, keys::Key::action)?,
+            })
+        };
+        Ok(FailurePolicy {
+            user: of_kind(keys::USER_TRANSIENT, keys::USER_PERSISTENT)?,
+            periodic: of_kind(keys::PERIODIC_TRANSIENT, keys::PERIODIC_PERSISTENT)?,
+            persistent_after: self.read(keys::PERSISTENT_AFTER, keys::Key::duration)?,
         })
     }
 

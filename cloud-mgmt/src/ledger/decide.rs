@@ -68,7 +68,7 @@ pub(super) fn reigns(history: &History, writer: &Writer) -> bool {
     state.epoch > 0 && state.master == Some(writer.node) && state.incarnation == Some(writer.incarnation)
 }
 
-/// Rules 5, 7 and 10.
+/// Rules 5, 7 and 10; a name is taken once among the live snapshots.
 pub(super) fn publish(history: &History, writer: &Writer, snapshot: &SnapshotEntry) -> Result<Decision, LedgerError> {
     if let Some(published) = history.snapshot(snapshot.id) {
         // It is official, whoever reigns now.
@@ -81,6 +81,12 @@ pub(super) fn publish(history: &History, writer: &Writer, snapshot: &SnapshotEnt
     let newest = history.newest_snapshot().map(|published| published.snapshot.id);
     if newest != snapshot.parent {
         return Err(LedgerError::UnexpectedParent { expected: snapshot.parent, found: newest });
+    }
+    if let Some(name) = &snapshot.name
+        && let Some(other) = history.snapshots().into_iter().find(|other| other.snapshot.name.as_ref() == Some(name))
+    {
+        let (fs, snapshot) = (history.fs().to_string(), other.snapshot.id);
+        return Err(LedgerError::NameTaken { fs, name: name.clone(), snapshot });
     }
     if let Some(object) = condemned_part(history, snapshot) {
         let condemned = history.condemned_by(object).unwrap_or_default();

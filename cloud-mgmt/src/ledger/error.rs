@@ -124,6 +124,16 @@ pub enum LedgerError {
         /// The purge record.
         purged: Seq,
     },
+    /// Another live snapshot has the name.
+    #[error("{fs} already has a snapshot named {name:?}: {snapshot}")]
+    NameTaken {
+        /// The filesystem.
+        fs: String,
+        /// The name.
+        name: String,
+        /// The snapshot that has it.
+        snapshot: Uuid,
+    },
     /// The new snapshot uses a condemned object (rule 10).
     #[error("{object} is condemned since record {condemned}")]
     Condemned {
@@ -206,6 +216,7 @@ impl LedgerError {
     pub fn kind(&self) -> LedgerErrorKind {
         match self {
             Self::NoRecord { .. } | Self::NoSnapshot { .. } => LedgerErrorKind::NotFound,
+            Self::NameTaken { .. } => LedgerErrorKind::Exists,
             Self::EpochMismatch { .. } => LedgerErrorKind::EpochMismatch,
             Self::Deposed { .. } | Self::UnexpectedParent { .. } | Self::Cloned { .. } => LedgerErrorKind::Deposed,
             Self::Deleted { .. } => LedgerErrorKind::Deleted,
@@ -233,6 +244,7 @@ impl LedgerError {
             Self::Deleted { fs, .. } => Some(format!("cbfs show {fs} tells what is left of it")),
             Self::Deposed { .. } | Self::UnexpectedParent { .. } => Some("cbfs status".into()),
             Self::TooNew { .. } | Self::UnknownKind { .. } => Some("upgrade cbfs on this node".into()),
+            Self::NameTaken { .. } => Some("take another snapshot; it includes what this one had".into()),
             _ => None,
         }
     }

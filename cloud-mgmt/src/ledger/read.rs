@@ -10,8 +10,7 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
-use tokio::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Requests in flight while a history is read.
 const GETS_IN_FLIGHT: usize = 16;
@@ -23,7 +22,28 @@ const HINT_EVERY_RECORDS: u64 = 16;
 pub struct Ledger {
     store: Arc<dyn ObjectStore>,
     name: FsName,
-    known: Arc<Mutex<Arc<History>>>,
+    known: Arc<Known>,
+}
+
+/// What was read so far.
+#[derive(Debug)]
+struct Known {
+    /// Held while records are fetched: each is fetched once.
+    reading: tokio::sync::Mutex<()>,
+    /// Never held while anything waits.
+    history: Mutex<Arc<History>>,
+}
+
+impl Known {
+    /// Whoever keeps no answer of [`Ledger::history`] for long saves a copy of all of it here.
+    fn apply(&self, seq: Seq, bytes: &Bytes) -> Result<(), LedgerError> {
+        Arc::make_mut(&mut self.lock()).apply(seq, bytes).map(drop)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<History>> {
+        // A record is applied whole or not at all, so a panic leaves nothing half done.
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The hint object: best effort, nothing depends on it.
@@ -36,8 +56,8 @@ struct Hint {
 impl Ledger {
     /// The ledger of `name`; does nothing yet.
     pub fn new(store: Arc<dyn ObjectStore>, name: FsName) -> Self {
-        let known = Arc::new(Mutex::new(Arc::new(History::new(name.clone()))));
-        Self { store, name, known }
+        let history = Mutex::new(Arc::new(History::new(name.clone())));
+        Self { store, name, known: Arc::new(Known { reading: tokio::sync::Mutex::new(()), history }) }
     }
 
     /// The filesystem.
@@ -97,16 +117,16 @@ impl Ledger {
     /// Reads and verifies everything that is new and returns the sum of all records. Costs one request when there is
     /// nothing new. At the first record that breaks a rule it stops with [`LedgerError::Corrupt`]: never skipped.
     pub async fn history(&self) -> Result<Arc<History>, LedgerError> {
-        let mut known = self.known.lock().await;
+        let _turn = self.known.reading.lock().await;
         let mut window = 1;
         loop {
-            let first = known.tail_seq().next();
+            let first = self.known.lock().tail_seq().next();
             let bodies = self.fetch_window(first, window).await?;
             for (seq, bytes) in (first.0..).map(Seq).zip(&bodies) {
-                Arc::make_mut(&mut known).apply(seq, bytes)?;
+                self.known.apply(seq, bytes)?;
             }
             if bodies.len() < window {
-                return Ok(known.clone());
+                return Ok(self.known());
             }
             window = (window * 2).min(GETS_IN_FLIGHT);
         }
@@ -117,18 +137,16 @@ impl Ledger {
         Ok(self.history().await?.snapshots())
     }
 
-    /// What was read last, without any request.
-    pub async fn known(&self) -> Arc<History> {
-        self.known.lock().await.clone()
+    /// What was read last, without any request and without waiting for one.
+    pub fn known(&self) -> Arc<History> {
+        Arc::clone(&self.known.lock())
     }
 
     /// Takes in a record that this node is known to have written, which saves reading it.
     pub(super) async fn learn(&self, seq: Seq, bytes: &Bytes) -> Result<(), LedgerError> {
-        let mut known = self.known.lock().await;
-        if known.tail_seq().next() == seq {
-            Arc::make_mut(&mut known).apply(seq, bytes)?;
-        }
-        Ok(())
+        let _turn = self.known.reading.lock().await;
+        let follows = self.known.lock().tail_seq().next() == seq;
+        if follows { self.known.apply(seq, bytes) } else { Ok(()) }
     }
 
     /// Tells later readers where to start, now and then, best effort.
@@ -182,7 +200,7 @@ impl Ledger {
     /// The highest taken position: gallop, then bisect. Records are gapless and never deleted, so one look at a
     /// position tells about all others on its side.
     async fn find_tail(&self, from: Seq) -> Result<Seq, LedgerError> {
-        let mut taken = from.max(self.known.lock().await.tail_seq()).0;
+        let mut taken = from.max(self.known.lock().tail_seq()).0;
         if taken > 0 && !self.exists(Seq(taken)).await? {
             return Err(self.vanished(Seq(taken)));
         }

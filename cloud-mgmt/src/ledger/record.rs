@@ -162,6 +162,9 @@ pub struct SnapshotEntry {
     pub name: Option<String>,
     /// `user` or `periodic`.
     pub snapshot_kind: String,
+    /// The idempotency key of whoever asked for it: the same key gives this snapshot for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Uuid>,
     /// The epoch that made it.
     pub epoch: u32,
     /// The snapshot that it builds on: the newest one before it.

@@ -51,6 +51,7 @@ async fn uploaded(store: &Arc<dyn ObjectStore>, name: &FsName, n: u64, parent: O
         id: Uuid::new_v4(),
         name: None,
         snapshot_kind: "user".into(),
+        key: None,
         epoch: 1,
         parent,
         xid_from: n - 1,

@@ -112,7 +112,7 @@ async fn each_broken_record_is_named_and_nothing_after_it_is_read() {
         let at = if words.is_empty() { seq + 1 } else { seq };
         assert!(matches!(&error, LedgerError::Corrupt { object, .. } if *object == fs().ledger_object(at)), "{error}");
         assert!(error.to_string().contains(words), "{error}");
-        assert_eq!(ledger.known().await.tail_seq(), Seq(at - 1), "stops before it");
+        assert_eq!(ledger.known().tail_seq(), Seq(at - 1), "stops before it");
         assert!(ledger.history().await.is_err(), "and stays there");
     }
 }

@@ -61,6 +61,7 @@ pub fn snapshot(id: u32, parent: Option<u32>, epoch: u32) -> SnapshotEntry {
         id: Uuid::from_u128(u128::from(id)),
         name: None,
         snapshot_kind: "user".into(),
+        key: None,
         epoch,
         parent: parent.map(|parent| Uuid::from_u128(u128::from(parent))),
         xid_from: u64::from(id) * 10,

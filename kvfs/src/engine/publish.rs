@@ -3,12 +3,13 @@
 use super::Engine;
 use crate::base::Base;
 use crate::error::FsResult;
-use crate::ids::Ino;
+use crate::ids::{Ino, PackNo};
 use crate::layer::Layer;
 use crate::node::NodeChanges;
 use crate::schema::key::Parts;
-use crate::schema::{Key, Space, Value};
+use crate::schema::{Key, Place, Space, Value};
 use crate::stack::{Change, ChangeList, Tiers};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The inode under which all orphan marks lie.
@@ -64,6 +65,25 @@ impl Engine {
             pinned += 1;
         }
         Ok(pinned)
+    }
+}
+
+impl Engine {
+    /// Packs of the bucket that unlinked, perhaps still open files read.
+    pub fn orphan_packs(&self) -> FsResult<BTreeSet<PackNo>> {
+        let mut packs = BTreeSet::new();
+        for ino in self.orphans()? {
+            let tiers = self.stack.load();
+            let rows = tiers.view().scan(ino, Space::Window, &Key::first_of(ino, Space::Window), usize::MAX)?;
+            for (_, value) in rows {
+                let Value::Window(window) = value else { continue };
+                packs.extend(window.extents.iter().filter_map(|extent| match &extent.place {
+                    Place::Frame { frame, .. } => Some(frame.pack),
+                    _ => None,
+                }));
+            }
+        }
+        Ok(packs)
     }
 }
 

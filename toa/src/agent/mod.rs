@@ -4,7 +4,11 @@
 //! promotes. Long work and everything that waits for the bucket runs on that thread or on blocking threads, never on a
 //! FUSE thread.
 
+mod cancel;
+mod failure;
+mod meter;
 mod open;
+mod periodic;
 mod promote;
 mod reign;
 mod rows;
@@ -12,25 +16,33 @@ mod ship;
 mod stage;
 mod worker;
 
+use crate::alert::Alerts;
 use crate::base::{Objects, RunBase};
 use crate::error::AgentError;
 use crate::proxy::Proxy;
-use crate::snapshot::{Job, JobRows};
+use crate::snapshot::job::timestamp;
+use crate::snapshot::{FailurePolicy, Job, JobRows};
 use crate::status::{AccessMode, AgentStatus, Role, SnapshotState, SnapshotStatus};
 use cloud_mgmt::config::FsConfig;
-use cloud_mgmt::ledger::{Appender, History, SnapshotEntry};
+use cloud_mgmt::ledger::{Appender, SnapshotEntry};
 use cloud_mgmt::names::FsName;
 use cloud_mgmt::store::ObjectStore;
+use jiff::Timestamp;
+use kvfs::Xid;
 use kvfs::engine::{Engine, Opening};
 use kvfs::fs::{Clock, FileSystem, Fs, SystemClock};
 use kvfs::node::NodeStore;
 use kvfs::op::{SnapshotKind, SnapshotRequest};
+use meter::Meter;
 use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use uuid::Uuid;
+
+/// The timer's snapshots in the ledger.
+const PERIODIC: &str = "periodic";
 
 /// Sizes and times of an agent.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +57,10 @@ pub struct AgentOptions {
     pub fetch_timeout: Duration,
     /// Objects that are uploaded at a time.
     pub upload_concurrency: usize,
+    /// A snapshot is taken so often, if something has changed; `None`: only when somebody asks.
+    pub snapshot_interval: Option<Duration>,
+    /// What becomes of snapshots that cannot be published.
+    pub failure: FailurePolicy,
 }
 
 /// Everything that an agent is opened with.
@@ -62,6 +78,8 @@ pub struct AgentSetup {
     pub host: String,
     /// Sizes and times.
     pub options: AgentOptions,
+    /// Who hears of what needs a person.
+    pub alerts: Arc<dyn Alerts>,
     /// Where asynchronous calls run.
     pub runtime: Handle,
     /// Whether the mount of an earlier process goes on.
@@ -84,12 +102,22 @@ struct State {
     confirmed: bool,
     /// The manifest under the local layers, or the one that a slave shows.
     base: Option<Arc<SnapshotEntry>>,
-    /// The ledger as it was read last.
-    history: Option<Arc<History>>,
+    /// When the reign was last looked at.
+    checked: Option<Checked>,
+    /// Where the running interval between two periodic snapshots began.
+    interval_began: Option<Timestamp>,
     store_reachable: Option<bool>,
     problem: Option<String>,
-    /// Bytes of the running upload that are sent and not yet counted in its job.
-    sending: u64,
+    /// The running upload.
+    meter: Meter,
+}
+
+/// A look at the ledger.
+#[derive(Clone, Copy)]
+struct Checked {
+    at: Instant,
+    /// The last change then.
+    xid: Xid,
 }
 
 /// Called when everything that the kernel remembers of the mount must go.
@@ -144,37 +172,58 @@ impl Agent {
         }
     }
 
-    /// Takes a snapshot of this instant: it is in the journal, durably, on return. The same `key` gives the same
-    /// snapshot.
+    /// Takes a snapshot of this instant: it is in the journal, durably, on return. The same `key` with the same name gives
+    /// the same snapshot, for as long as that is known: for ever, once it is published.
     pub fn request_snapshot(&self, name: Option<String>, key: Option<Uuid>) -> Result<SnapshotStatus, AgentError> {
-        let engine = self.engine()?;
+        self.engine()?;
         if let Some(name) = &name {
             check_snapshot_name(name)?;
         }
         let _turn = self.requesting.lock();
-        if key.is_some()
-            && let Some(job) = self.all_jobs()?.into_iter().find(|job| job.key == key)
+        if let Some(key) = key
+            && let Some(known) = self.snapshot_of_key(key)?
         {
-            return Ok(job.status());
+            let same = known.name == name;
+            return if same {
+                Ok(known)
+            } else {
+                Err(AgentError::KeyTaken { key, snapshot: known.id, name: known.name })
+            };
         }
+        let unpublished = |state| matches!(state, SnapshotState::Failed | SnapshotState::Cancelled);
         if let Some(name) = &name
-            && self.snapshots()?.iter().any(|s| s.name.as_ref() == Some(name) && s.state != SnapshotState::Failed)
+            && self.snapshots()?.iter().any(|s| s.name.as_ref() == Some(name) && !unpublished(s.state))
         {
             return Err(AgentError::NameTaken { fs: self.setup.name.tag.to_string(), name: name.clone() });
         }
-        let id = Uuid::new_v4();
-        let request = SnapshotRequest { id, name, kind: SnapshotKind::User, key, requested: self.clock.now() };
-        let given_up = self.jobs.ended()?.iter().map(|job| job.id).collect();
-        engine.take_snapshot(request, &given_up)?;
-        self.worker.wake();
+        let id = self.take_snapshot(name, key, SnapshotKind::User)?;
         self.snapshot(&id.to_string())
+    }
+
+    /// The caller holds the turn: names are checked and taken together.
+    fn take_snapshot(&self, name: Option<String>, key: Option<Uuid>, kind: SnapshotKind) -> Result<Uuid, AgentError> {
+        let id = Uuid::new_v4();
+        let request = SnapshotRequest { id, name, kind, key, requested: self.clock.now() };
+        let given_up = self.jobs.ended()?.iter().map(|job| job.id).collect();
+        self.engine()?.take_snapshot(request, &given_up)?;
+        self.worker.wake();
+        Ok(id)
+    }
+
+    /// The snapshot that was asked for with that idempotency key.
+    fn snapshot_of_key(&self, key: Uuid) -> Result<Option<SnapshotStatus>, AgentError> {
+        if let Some(job) = self.all_jobs()?.into_iter().find(|job| job.key == Some(key)) {
+            return Ok(Some(self.live_status(&job)));
+        }
+        let history = self.appender.ledger().known();
+        let published = history.snapshots().into_iter().find(|published| published.snapshot.key == Some(key));
+        Ok(published.map(|published| complete(&published.snapshot)))
     }
 
     /// All snapshots that this node knows: its own queue, and the official ones that it read of. Asks nobody.
     pub fn snapshots(&self) -> Result<Vec<SnapshotStatus>, AgentError> {
         let mut known: Vec<SnapshotStatus> = self.all_jobs()?.iter().map(|job| self.live_status(job)).collect();
-        let published = self.state.lock().history.as_ref().map(|h| h.snapshots()).unwrap_or_default();
-        for published in published {
+        for published in self.appender.ledger().known().snapshots() {
             match known.iter_mut().find(|s| s.id == published.snapshot.id) {
                 Some(own) if own.state == SnapshotState::Complete => {}
                 Some(own) => *own = complete(&published.snapshot),
@@ -208,7 +257,7 @@ impl Agent {
 
     /// How it is.
     pub fn status(&self) -> AgentStatus {
-        let queued = self.all_jobs().map_or(0, |jobs| jobs.iter().filter(|j| !has_ended(j.state)).count());
+        let queued = self.all_jobs().map_or(0, |jobs| jobs.iter().filter(|j| !j.state.is_final()).count());
         let engine = self.fs.engine();
         let state = self.state.lock();
         let access = match self.fs.access() {
@@ -294,32 +343,62 @@ impl Agent {
         Ok(jobs)
     }
 
+    /// The time, as people read it.
+    fn now(&self) -> Timestamp {
+        timestamp(self.clock.now())
+    }
+
     fn live_status(&self, job: &Job) -> SnapshotStatus {
         let mut status = job.status();
-        if status.state == SnapshotState::Uploading {
-            status.bytes_done = (status.bytes_done + self.state.lock().sending).min(status.bytes_total);
+        status.cancelling = !status.state.is_final() && self.worker.is_wished(job.id);
+        let state = self.state.lock();
+        match status.state {
+            SnapshotState::Packing => {
+                (status.objects_total, status.bytes_total) = state.meter.packed();
+            }
+            SnapshotState::Uploading => {
+                status.bytes_done = (status.bytes_done + state.meter.sending()).min(status.bytes_total);
+                status.rate = state.meter.rate();
+                let left = status.bytes_total - status.bytes_done;
+                status.eta = status.rate.filter(|rate| *rate > 0).map(|rate| left.div_ceil(rate));
+            }
+            _ => {}
         }
         status
     }
-}
-
-fn has_ended(state: SnapshotState) -> bool {
-    matches!(state, SnapshotState::Complete | SnapshotState::Failed)
 }
 
 fn complete(entry: &SnapshotEntry) -> SnapshotStatus {
     SnapshotStatus {
         id: entry.id,
         name: entry.name.clone(),
+        kind: if entry.snapshot_kind == PERIODIC { SnapshotKind::Periodic } else { SnapshotKind::User },
         state: SnapshotState::Complete,
+        cancelling: false,
+        cancelled: None,
         requested: entry.requested,
+        xid_from: Some(entry.xid_from),
         xid: entry.xid,
         epoch: entry.epoch,
+        objects_total: entry.packs_new.len() as u64 + 1,
+        objects_done: entry.packs_new.len() as u64 + 1,
         bytes_total: entry.uploaded,
         bytes_done: entry.uploaded,
+        rate: None,
+        eta: None,
         uploaded: entry.uploaded,
         attempts: 0,
+        failing_since: None,
+        failure: None,
         problem: None,
+    }
+}
+
+/// A kind as the ledger calls it.
+fn kind_name(kind: SnapshotKind) -> &'static str {
+    match kind {
+        SnapshotKind::User => "user",
+        SnapshotKind::Periodic => PERIODIC,
     }
 }
 

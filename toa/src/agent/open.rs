@@ -1,5 +1,6 @@
 //! Opening an agent: first use, restart, slave.
 
+use super::meter::Meter;
 use super::rows::{self, DeposedRow, NodeIntents};
 use super::{Agent, AgentSetup, SnapshotSelector, State, system_clock, worker};
 use crate::base::{Objects, ObjectsOptions, RunBase};
@@ -64,10 +65,11 @@ impl Parts {
             epoch: start.epoch,
             confirmed: start.confirmed,
             base: start.entry,
-            history: start.history,
+            checked: None,
+            interval_began: None,
             store_reachable: start.confirmed.then_some(true),
             problem: None,
-            sending: 0,
+            meter: Meter::default(),
         };
         Arc::new(Agent {
             jobs: JobRows::new(Arc::clone(&self.node)),
@@ -94,7 +96,6 @@ struct Start {
     confirmed: bool,
     entry: Option<Arc<SnapshotEntry>>,
     base: Option<Arc<RunBase>>,
-    history: Option<Arc<History>>,
 }
 
 /// A snapshot's base, or the empty one.
@@ -151,7 +152,7 @@ fn restart(parts: Parts, identity: EngineIdentity) -> Result<Arc<Agent>, AgentEr
         engine.make_read_only(&row.reason);
     }
     let role = if deposed.is_some() { Role::Deposed } else { Role::Master };
-    let start = Start { epoch: identity.epoch.0, confirmed: false, entry, base, history: None };
+    let start = Start { epoch: identity.epoch.0, confirmed: false, entry, base };
     let fs = Arc::new(Fs::new(engine, system_clock()));
     Ok(parts.agent(role, fs, start))
 }
@@ -184,7 +185,7 @@ fn first_use(parts: Parts) -> Result<Arc<Agent>, AgentError> {
     prepare_instance(&parts.setup, &parts.node, (epoch, entry.as_deref()), base.as_ref())?;
     let stack = Arc::new(Stack::read_only(as_base(base.as_ref())));
     let engine = Engine::open(engine_setup(&parts.setup, &parts.node, stack))?;
-    let start = Start { epoch, confirmed: true, entry, base, history: Some(history) };
+    let start = Start { epoch, confirmed: true, entry, base };
     let fs = Arc::new(Fs::new(engine, system_clock()));
     Ok(parts.agent(Role::Master, fs, start))
 }
@@ -238,7 +239,7 @@ pub(super) fn slave(setup: AgentSetup, selector: &SnapshotSelector) -> Result<Ar
     let base = open_base(&parts.objects, Some(&entry))?;
     let stack = Arc::new(Stack::read_only(as_base(base.as_ref())));
     let epoch = history.state().epoch;
-    let start = Start { epoch, confirmed: true, entry: Some(entry), base, history: Some(history) };
+    let start = Start { epoch, confirmed: true, entry: Some(entry), base };
     Ok(parts.agent(Role::Slave, Arc::new(Fs::read_only(stack, system_clock())), start))
 }
 

@@ -71,7 +71,7 @@ fn begin_reign(agent: &Arc<Agent>, epoch: u32) -> Result<u32, AgentError> {
     {
         let mut state = agent.state.lock();
         (state.role, state.epoch, state.confirmed) = (Role::Master, epoch, true);
-        (state.base, state.history) = (entry, Some(history));
+        state.base = entry;
     }
     Agent::start_worker(agent)?;
     if !same {

@@ -1,12 +1,33 @@
 //! Whether this node still reigns.
 
-use super::Agent;
 use super::rows::{self, DeposedRow};
+use super::{Agent, Checked};
+use crate::alert::{Alert, AlertKind};
 use crate::error::AgentError;
 use crate::status::Role;
 use cloud_mgmt::ledger::{LedgerError, LedgerErrorKind, Reign};
+use std::time::{Duration, Instant};
+
+/// A filesystem in which nothing happens looks at the ledger so much more seldom.
+const IDLE_FACTOR: u32 = 2;
 
 impl Agent {
+    /// How long the ledger may go unread now.
+    pub(super) fn check_interval(&self) -> Duration {
+        let interval = self.setup.options.check_interval;
+        let checked_at = self.state.lock().checked.map(|checked| checked.xid);
+        let idle = checked_at.is_some() && checked_at == self.fs.engine().map(|engine| engine.last_xid());
+        if idle { interval * IDLE_FACTOR } else { interval }
+    }
+
+    /// Whether it is time to read the ledger. Shipping a snapshot reads it anyway.
+    pub(super) fn must_look_at_ledger(&self) -> bool {
+        let state = self.state.lock();
+        let checked = state.checked.filter(|_| state.confirmed);
+        drop(state);
+        checked.is_none_or(|checked| checked.at.elapsed() >= self.check_interval())
+    }
+
     /// Makes sure of the reign: after a restart once by a record of this process life, from then on by reading.
     pub(super) fn confirm_reign(&self) -> Result<(), AgentError> {
         let (confirmed, epoch) = {
@@ -28,10 +49,12 @@ impl Agent {
         }
         let check = async { self.appender.check_reign().await.map_err(AgentError::from) };
         let reign = self.heard(runtime.block_on(self.worker.unless_stopped(check)))?;
-        let history = runtime.block_on(self.appender.ledger().known());
+        let history = self.appender.ledger().known();
         rows::check_tip(&self.node, &history)?;
         let fs = history.fs().to_string();
-        self.state.lock().history = Some(history);
+        drop(history);
+        let xid = self.fs.engine().map(|engine| engine.last_xid()).unwrap_or_default();
+        self.state.lock().checked = Some(Checked { at: Instant::now(), xid });
         match reign {
             Reign::Mine { .. } => Ok(()),
             Reign::Deposed { by } => {
@@ -85,6 +108,14 @@ impl Agent {
         }
         self.node.persist_row(rows::DEPOSED, &DeposedRow { reason: reason.to_owned() })?;
         self.state.lock().role = Role::Deposed;
+        self.setup.alerts.raise(Alert {
+            kind: AlertKind::Deposed,
+            fs: self.setup.name.to_string(),
+            snapshot: None,
+            name: None,
+            problem: reason.to_owned(),
+            since: None,
+        });
         Ok(())
     }
 }

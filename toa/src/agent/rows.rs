@@ -3,6 +3,7 @@
 use crate::error::AgentError;
 use async_trait::async_trait;
 use cloud_mgmt::ledger::{History, Intent, IntentError, IntentStore};
+use jiff::Timestamp;
 use kvfs::FsError;
 use kvfs::node::{NodeChanges, NodeStore};
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,8 @@ pub const DEPOSED: &str = "agent/deposed";
 const INTENT: &str = "agent/intent";
 /// Who this instance is in the ledger: two instances of one machine are two nodes there.
 const NODE: &str = "agent/node";
+/// When this instance was first used by a version that knows periodic snapshots.
+const FIRST_USED: &str = "agent/first-used";
 /// The end of the ledger as this instance saw it last.
 const TIP: &str = "agent/tip";
 
@@ -27,6 +30,20 @@ pub fn node_id(node: &NodeStore) -> Result<Uuid, FsError> {
     let id = Uuid::new_v4();
     node.persist_row(NODE, &id)?;
     Ok(id)
+}
+
+/// When the instance was first used; now, if nobody has written that down.
+pub fn first_used(node: &NodeStore, now: Timestamp) -> Result<Timestamp, FsError> {
+    if let Some(at) = node.get(FIRST_USED)? {
+        return Ok(at);
+    }
+    node.persist_row(FIRST_USED, &now)?;
+    Ok(now)
+}
+
+/// Whether a ledger record was begun whose fate is not known.
+pub fn has_intent(node: &NodeStore) -> Result<bool, FsError> {
+    Ok(node.get::<Intent>(INTENT)?.is_some())
 }
 
 /// The end of a ledger.

@@ -1,28 +1,45 @@
 //! Shipping one snapshot: pack, upload, publish. Every step can be begun again.
 
+use super::stage::{Staged, hash_file};
 use super::{Agent, rows};
 use crate::base::RunBase;
 use crate::error::AgentError;
+use crate::snapshot::job::JobObject;
 use crate::snapshot::{Event, Job};
-use crate::status::SnapshotState;
+use crate::status::{CancelReason, SnapshotState};
 use cloud_mgmt::ledger::{LedgerError, LedgerErrorKind, Reign, SnapshotEntry};
 use futures::StreamExt;
 use futures::stream;
 use kvfs::node::NodeChanges;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Pauses between attempts while a full proxy waits for the store.
 const SEND_PAUSE_MIN: Duration = Duration::from_millis(500);
 const SEND_PAUSE_MAX: Duration = Duration::from_secs(15);
 
+/// An object on its way into the bucket.
+struct Outgoing {
+    name: String,
+    size: u64,
+    hash: Option<String>,
+}
+
+impl From<JobObject> for Outgoing {
+    fn from(object: JobObject) -> Self {
+        Self { name: object.name, size: object.size, hash: object.hash }
+    }
+}
+
 impl Agent {
     /// Takes a collected snapshot to its end, from wherever it stands.
     pub(super) fn ship(&self, job: &mut Job) -> Result<(), AgentError> {
-        if matches!(job.state, SnapshotState::Collected | SnapshotState::Packing) {
-            self.pack(job)?;
+        if matches!(job.state, SnapshotState::Collected | SnapshotState::Packing)
+            && self.pack(job)? == Staged::Unchanged
+        {
+            return self.end_cancelled(job.clone(), CancelReason::Unchanged);
         }
         if matches!(job.state, SnapshotState::Staged | SnapshotState::Uploading) {
             if let Err(error) = self.upload(job) {
@@ -38,24 +55,27 @@ impl Agent {
     }
 
     /// Packs anew: an attempt that did not get to its end leaves nothing that anybody uses.
-    fn pack(&self, job: &mut Job) -> Result<(), AgentError> {
-        for object in &job.objects {
-            self.proxy.discard_staged(&object.name)?;
-        }
-        for (object, _) in self.proxy.staged() {
-            self.proxy.discard_staged(&object)?;
-        }
+    fn pack(&self, job: &mut Job) -> Result<Staged, AgentError> {
         job.objects.clear();
         job.op = Some(Uuid::new_v4());
         job.step(Event::PackingBegun)?;
         self.jobs.persist(job)?;
         fail::fail_point!("toa::snapshot::packing");
-        self.stage(job)?;
+        self.discard_strays()?;
+        self.state.lock().meter.begin();
+        let staged = self.stage(job);
+        if staged.is_err() {
+            // Whatever it says: it ended because somebody wants it to.
+            self.worker.check(job.id)?;
+        }
+        if staged? == Staged::Unchanged {
+            return Ok(Staged::Unchanged);
+        }
         job.step(Event::PackingFinished)?;
-        job.problem = None;
+        self.note_recovery(job);
         self.jobs.persist(job)?;
         fail::fail_point!("toa::snapshot::staged");
-        Ok(())
+        Ok(Staged::Ready)
     }
 
     /// Sends packs, then the run (I3).
@@ -75,13 +95,10 @@ impl Agent {
     }
 
     fn send_batch(&self, job: &mut Job, batch: &[usize]) -> Result<(), AgentError> {
-        let sending = AtomicU64::new(0);
-        let names: Vec<(usize, String)> =
-            batch.iter().filter_map(|at| job.objects.get(*at).map(|o| (*at, o.name.clone()))).collect();
-        let sends = names.into_iter().map(|(at, name)| {
-            let sending = &sending;
-            async move { self.send(&name, sending).await.map(|()| at) }
-        });
+        let snapshot = job.id;
+        let objects: Vec<(usize, JobObject)> =
+            batch.iter().filter_map(|at| job.objects.get(*at).map(|o| (*at, o.clone()))).collect();
+        let sends = objects.into_iter().map(|(at, object)| async move { self.send(&object.into()).await.map(|()| at) });
         let all = async {
             let mut sent = stream::iter(sends).buffer_unordered(self.setup.options.upload_concurrency.max(1));
             while let Some(done) = sent.next().await {
@@ -89,9 +106,7 @@ impl Agent {
                 if let Some(object) = job.objects.get_mut(at) {
                     object.sent = true;
                     self.proxy.uploaded(&object.name)?;
-                    let size = object.size;
-                    let mut state = self.state.lock();
-                    state.sending = state.sending.saturating_sub(size);
+                    self.state.lock().meter.complete(object.size);
                 }
                 self.jobs.persist(job)?;
                 fail::fail_point!("toa::snapshot::object_uploaded");
@@ -104,8 +119,12 @@ impl Agent {
                 lost = self.watch_reign() => Err(lost),
             }
         };
-        let done = self.setup.runtime.block_on(self.worker.unless_stopped(watched));
-        self.state.lock().sending = 0;
+        let done = self.setup.runtime.block_on(self.worker.unless_ended(snapshot, watched));
+        self.state.lock().meter.pause();
+        if matches!(done, Err(AgentError::Cancelled | AgentError::Stopping | AgentError::StagedLost(_))) {
+            // Says nothing of the bucket.
+            return done;
+        }
         self.heard(done)
     }
 
@@ -128,11 +147,12 @@ impl Agent {
 
     /// Sends everything that is staged, to make room in the proxy. An outage is waited out: packing anew would send it
     /// all again.
-    pub(super) fn send_staged(&self) -> Result<(), AgentError> {
+    pub(super) fn send_staged(&self, snapshot: Uuid) -> Result<(), AgentError> {
         let mut pause = SEND_PAUSE_MIN;
-        for (name, _) in self.proxy.staged() {
-            while let Err(error) = self.confirm_reign().and_then(|()| self.send_now(&name)) {
-                if !error.is_transient() || matches!(error, AgentError::Stopping) {
+        for (name, size) in self.proxy.staged() {
+            let object = Outgoing { name: name.to_string(), size, hash: None };
+            while let Err(error) = self.confirm_reign().and_then(|()| self.send_now(snapshot, &object)) {
+                if !error.is_transient() || matches!(error, AgentError::Stopping | AgentError::Cancelled) {
                     return Err(error);
                 }
                 tracing::warn!(%error, "the proxy is full, and waits for the store");
@@ -141,7 +161,7 @@ impl Agent {
                     tokio::time::sleep(pause).await;
                     Ok(())
                 };
-                self.setup.runtime.block_on(self.worker.unless_stopped(nap))?;
+                self.setup.runtime.block_on(self.worker.unless_ended(snapshot, nap))?;
                 pause = (pause * 2).min(SEND_PAUSE_MAX);
             }
         }
@@ -149,28 +169,41 @@ impl Agent {
     }
 
     /// Sends one staged object and waits for it; its place in the proxy can be had from then on.
-    fn send_now(&self, name: &str) -> Result<(), AgentError> {
-        let sending = AtomicU64::new(0);
-        self.setup.runtime.block_on(self.worker.unless_stopped(self.send(name, &sending)))?;
-        Ok(self.proxy.uploaded(name)?)
+    fn send_now(&self, snapshot: Uuid, object: &Outgoing) -> Result<(), AgentError> {
+        self.setup.runtime.block_on(self.worker.unless_ended(snapshot, self.send(object)))?;
+        Ok(self.proxy.uploaded(&object.name)?)
     }
 
-    /// Sends one staged object; one that is staged no more was sent before a restart, or is lost.
-    async fn send(&self, name: &str, sending: &AtomicU64) -> Result<(), AgentError> {
-        let Some(path) = self.proxy.staged_path(name) else {
-            return match self.setup.store.head(name).await {
-                Ok(_) => Ok(()),
-                Err(error) if error.is_not_found() => Err(AgentError::StagedLost(name.to_owned())),
+    /// Sends one staged object; one that is staged no more was sent before a restart, or is lost. What leaves is what was
+    /// packed: bytes that rotted on the local disk are not published.
+    async fn send(&self, object: &Outgoing) -> Result<(), AgentError> {
+        let lost = || AgentError::StagedLost(object.name.clone());
+        let Some(path) = self.proxy.staged_path(&object.name) else {
+            return match self.setup.store.head(&object.name).await {
+                Ok(found) if found.size == object.size => Ok(()),
+                Ok(found) => {
+                    tracing::warn!(object = object.name, size = found.size, "was sent with another size: packed anew");
+                    Err(lost())
+                }
+                Err(error) if error.is_not_found() => Err(lost()),
                 Err(error) => Err(error.into()),
             };
         };
+        if let Some(expected) = &object.hash {
+            let file = path.clone();
+            let found = tokio::task::spawn_blocking(move || hash_file(&file)).await;
+            let found = found.map_err(|error| AgentError::Internal(error.to_string()))??;
+            if found.to_hex().as_str() != expected {
+                tracing::error!(path = %path.display(), "the local disk changed what was packed: packed anew");
+                return Err(lost());
+            }
+        }
         let last = AtomicU64::new(0);
         let progress = |sent: u64| {
-            let before = last.swap(sent, Ordering::Relaxed);
-            let total = sending.fetch_add(sent.saturating_sub(before), Ordering::Relaxed);
-            self.state.lock().sending = total + sent.saturating_sub(before);
+            let before = last.fetch_max(sent, Ordering::Relaxed);
+            self.state.lock().meter.add_sent(sent.saturating_sub(before), Instant::now());
         };
-        Ok(self.setup.store.put_file(name, &path, &progress).await?)
+        Ok(self.setup.store.put_file(&object.name, &path, &progress).await?)
     }
 
     /// Makes it official, then the base of the local layers (I4: complete only when the ledger is known to have it).
@@ -188,9 +221,7 @@ impl Agent {
         }
         self.heard(applied)?;
         fail::fail_point!("toa::snapshot::after_ledger");
-        self.adopt(job, entry)?;
-        self.state.lock().history = Some(self.setup.runtime.block_on(self.appender.ledger().known()));
-        Ok(())
+        self.adopt(job, entry)
     }
 
     /// The published snapshot becomes the base. Until that is done the job stays as it is, and is tried again.
@@ -199,7 +230,7 @@ impl Agent {
         base.make_local()?;
         let mut done = job.clone();
         done.step(Event::Published)?;
-        done.problem = None;
+        self.note_recovery(&mut done);
         let mut changes = NodeChanges::default();
         changes.put(rows::BASE, &entry)?;
         self.jobs.end(&done, &mut changes)?;

@@ -1,16 +1,16 @@
 //! Staging: packs, run and manifest of a snapshot, in the proxy.
 
-use super::Agent;
 use super::open::as_base;
+use super::{Agent, kind_name};
 use crate::base::RunBase;
 use crate::collect::{
-    Bottom, CollectError, CollectInput, Collected, Limits, PackSink, Pins, RecordSink, RunRecords, collect, merge_runs,
-    plan_merge,
+    Bottom, CollectError, CollectErrorKind, CollectInput, Collected, Limits, PackSink, Pins, RecordSink, RunRecords,
+    collect, merge_runs, plan_merge,
 };
 use crate::error::AgentError;
 use crate::pack::{PACK_BYTES_TARGET, PackSummary};
 use crate::proxy::{ProxyError, ProxyErrorKind, StagedFile};
-use crate::run::{FileNodes, RunCursor, RunSummary, RunWriter, Tree};
+use crate::run::{FileNodes, NodeSource, RunCursor, RunSummary, RunWriter, Tree};
 use crate::snapshot::Job;
 use crate::snapshot::job::JobObject;
 use bytes::Bytes;
@@ -20,13 +20,15 @@ use kvfs::Xid;
 use kvfs::base::Base;
 use kvfs::changes::ChangeSet;
 use kvfs::ids::PackNo;
+use kvfs::op::SnapshotKind;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use uuid::Uuid;
 
 /// Packs of a snapshot of everything, at most, by the size of the packs.
 const PACKS_PER_SNAPSHOT: u64 = 400;
-/// Names of dead packs in a manifest; of more, the rest is found by the listing of names only.
+/// Names of dead packs in a manifest; of more, the rest is told by the next ones.
 const PACKS_DEAD_MAX: usize = 400;
 /// Room that a run reserves before its size is known, bytes.
 const RUN_ROOM_BYTES: u64 = 1 << 20;
@@ -35,7 +37,7 @@ const PACK_SLACK: (u64, u64) = (5, 4);
 
 impl Agent {
     /// Writes everything that the snapshot uploads into the proxy, and its manifest into the job.
-    pub(super) fn stage(&self, job: &mut Job) -> Result<(), AgentError> {
+    pub(super) fn stage(&self, job: &mut Job) -> Result<Staged, AgentError> {
         let lost = || AgentError::Internal(format!("snapshot {} has no sealed layer", job.id));
         let engine = self.fs.engine().ok_or_else(lost)?;
         let changes = engine.changes_of(job.id).ok_or_else(lost)?;
@@ -43,10 +45,19 @@ impl Agent {
         let run_base = self.run_base.lock().clone();
         let waiting = run_base.as_ref().map(|base| Arc::new(base.waiting()));
         let base = as_base(waiting.as_ref());
-        let naming =
-            Naming { fs: self.setup.name.clone(), epoch: job.epoch, xid: job.xid, op: job.op.unwrap_or_default() };
+        let naming = Naming {
+            fs: self.setup.name.clone(),
+            epoch: job.epoch,
+            xid: job.xid,
+            op: job.op.unwrap_or_default(),
+            snapshot: job.id,
+        };
         let mut packs = ProxyPacks::new(self, naming.clone());
         let staged = self.collect_into(&changes, base.as_ref(), &mut packs, parent.as_deref())?;
+        let nothing = staged.collected.records == 0 && packs.entries.is_empty();
+        if nothing && job.kind == SnapshotKind::Periodic && self.may_end_unpublished()? {
+            return Ok(Staged::Unchanged);
+        }
         let merged = self.merge(&staged, run_base.as_deref(), parent.as_deref(), &naming)?;
         let Merged { run, kept, dead: runs_dead } = merged.unwrap_or_else(|| Merged {
             run: staged.run,
@@ -59,14 +70,21 @@ impl Agent {
             // Some may have left early, to make room.
             object.sent = self.proxy.staged_path(&object.name).is_none();
         }
-        job.objects.push(JobObject { name: run_entry.object.clone(), size: run_entry.size, sent: false });
+        job.objects.push(JobObject {
+            name: run_entry.object.clone(),
+            size: run_entry.size,
+            hash: Some(self.hash_of_staged(&run_entry.object)?),
+            sent: false,
+        });
+        job.xid_from = Some(changes.xid_from().0);
         let uploaded = job.objects.iter().map(|o| o.size).sum();
         let runs = std::iter::once(run_entry).chain(kept).collect();
         let Collected { pack_end, packs_dead, .. } = staged.collected;
         job.manifest = Some(Box::new(SnapshotEntry {
             id: job.id,
             name: job.name.clone(),
-            snapshot_kind: "user".into(),
+            snapshot_kind: kind_name(job.kind).into(),
+            key: job.key,
             epoch: job.epoch,
             parent: parent.as_ref().map(|p| p.id),
             xid_from: changes.xid_from().0,
@@ -79,11 +97,16 @@ impl Agent {
             uploaded,
             runs,
             packs_new: packs.entries,
-            packs_dead: packs_dead.into_iter().take(PACKS_DEAD_MAX).map(|dead| dead.object).collect(),
+            packs_dead: packs_dead.into_iter().map(|dead| dead.object).collect(),
             runs_dead,
             features: Vec::new(),
         }));
-        Ok(())
+        Ok(Staged::Ready)
+    }
+
+    fn hash_of_staged(&self, object: &str) -> Result<String, AgentError> {
+        let path = self.proxy.staged_path(object).ok_or_else(|| AgentError::StagedLost(object.to_owned()))?;
+        Ok(hash_file(&path)?.to_hex().to_string())
     }
 
     fn collect_into(
@@ -93,13 +116,14 @@ impl Agent {
         packs: &mut ProxyPacks<'_>,
         parent: Option<&SnapshotEntry>,
     ) -> Result<StagedRun, AgentError> {
-        let mut run = StagedRunFile::create(self, packs.naming.run(0), (changes.xid_from(), changes.xid()))?;
+        let mut run = StagedRunFile::create(self, &packs.naming, 0, (changes.xid_from(), changes.xid()))?;
+        let held = self.fs.engine().map(|engine| engine.orphan_packs()).transpose()?.unwrap_or_default();
         let input = CollectInput {
             changes,
             base,
             fs: self.setup.name.id,
             next_pack: PackNo(parent.map_or(0, |p| p.pack_end)),
-            pins: &Pins::default(),
+            pins: &Pins { held },
             limits: self.limits(),
         };
         let collected = collect(input, packs, &mut run)?;
@@ -108,19 +132,18 @@ impl Agent {
 
     /// Tries; when the proxy is full, sends what is complete and tries once more. Also where long work hears that the
     /// agent is being stopped.
-    fn with_room<T>(&self, mut run: impl FnMut() -> Result<T, ProxyError>) -> Result<T, CollectError> {
-        let stop = |error: AgentError| CollectError::sink("making room in the proxy", error);
-        if self.worker.is_stopping() {
-            return Err(stop(AgentError::Stopping));
-        }
+    fn with_room<T>(&self, snapshot: Uuid, mut run: impl FnMut() -> Result<T, ProxyError>) -> Result<T, CollectError> {
+        let stop =
+            |error: AgentError| CollectError::sink("making room in the proxy", CollectErrorKind::Unavailable, error);
+        self.worker.check(snapshot).map_err(stop)?;
         match run() {
             Err(error) if error.kind() == ProxyErrorKind::NoSpace => {
-                self.send_staged().map_err(stop)?;
+                self.send_staged(snapshot).map_err(stop)?;
                 run()
             }
             done => done,
         }
-        .map_err(|error| CollectError::sink("staging", error))
+        .map_err(|error| CollectError::of_proxy("staging", error))
     }
 
     /// Packs that fit a small proxy several times. A large file is one member as long as the proxy can hold it, so that
@@ -130,7 +153,11 @@ impl Agent {
         // A manifest names every new pack, and has a limit: the packs of a large filesystem are larger.
         let enough = self.fs.engine().map_or(0, |engine| engine.totals().bytes / PACKS_PER_SNAPSHOT);
         let pack_bytes_target = PACK_BYTES_TARGET.max(enough).min(proxy_bytes / 8).max(1 << 20);
-        Limits { pack_bytes_target, member_bytes_max: (proxy_bytes / 4).max(pack_bytes_target) }
+        Limits {
+            pack_bytes_target,
+            member_bytes_max: (proxy_bytes / 4).max(pack_bytes_target),
+            packs_dead_max: PACKS_DEAD_MAX,
+        }
     }
 
     /// Merges the new run with the newest ones of the base, where their sizes ask for it: the stack stays low.
@@ -153,27 +180,44 @@ impl Agent {
         let bottom = if kept.is_empty() { Bottom::Included } else { Bottom::Below };
         let newest = Tree::<FileNodes>::open_file(staged.run.file.path(), Some(&staged.run.summary.root))?;
         let trees = base.run_trees();
-        let mut inputs: Vec<RunRecords<'_>> = vec![records(&newest)];
-        inputs.extend(trees.iter().take(taken - 1).map(records));
+        let mut inputs: Vec<RunRecords<'_>> = vec![records(&newest, |error| CollectError::of_run(MERGING, error))];
+        inputs.extend(trees.iter().take(taken - 1).map(|tree| records(tree, CollectError::Base)));
         let xids = (Xid(oldest), staged.run.summary.xid);
-        let mut merged = StagedRunFile::create(self, naming.run(1), xids)?;
+        let mut merged = StagedRunFile::create(self, naming, 1, xids)?;
         merge_runs(inputs, bottom, &mut merged)?;
         let dead = replaced.iter().map(|run| run.object.clone()).collect();
         Ok(Some(Merged { run: merged.finish()?, kept: kept.to_vec(), dead }))
     }
 }
 
-fn records<S>(tree: &Tree<S>) -> RunRecords<'_>
-where
-    S: crate::run::NodeSource,
-    S::Error: std::error::Error + Send + Sync + 'static,
-{
-    let mut cursor: RunCursor<'_, S> = tree.cursor(&[]);
+/// What is going on when a run cannot be read.
+const MERGING: &str = "reading a run to merge it";
+
+/// The records of a run; `failed` says what an error of it is to the collector.
+fn records<'t, S: NodeSource>(tree: &'t Tree<S>, failed: impl Fn(S::Error) -> CollectError + 't) -> RunRecords<'t> {
+    let mut cursor: RunCursor<'t, S> = tree.cursor(&[]);
     Box::new(std::iter::from_fn(move || match cursor.advance() {
         Ok(true) => Some(Ok((Bytes::copy_from_slice(cursor.key()), Bytes::copy_from_slice(cursor.value())))),
         Ok(false) => None,
-        Err(error) => Some(Err(CollectError::sink("reading a run to merge it", error))),
+        Err(error) => Some(Err(failed(error))),
     }))
+}
+
+/// What packing came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Staged {
+    /// There is something to send.
+    Ready,
+    /// Nothing is different from the base, and nobody asked for it by hand.
+    Unchanged,
+}
+
+/// BLAKE3 of a file.
+pub(super) fn hash_file(path: &Path) -> Result<blake3::Hash, ProxyError> {
+    let mut hasher = blake3::Hasher::new();
+    let file = File::open(path).map_err(ProxyError::io("open", path))?;
+    hasher.update_reader(file).map_err(ProxyError::io("read", path))?;
+    Ok(hasher.finalize())
 }
 
 /// Names of a snapshot's objects.
@@ -183,6 +227,7 @@ struct Naming {
     epoch: u32,
     xid: u64,
     op: Uuid,
+    snapshot: Uuid,
 }
 
 impl Naming {
@@ -215,7 +260,7 @@ impl PackSink for ProxyPacks<'_> {
         let room = PACK_BYTES_TARGET * PACK_SLACK.0 / PACK_SLACK.1;
         let room = room.min(self.agent.proxy.usage().max / 4);
         let name = self.naming.pack(pack);
-        let staged = self.agent.with_room(|| self.agent.proxy.stage(&name, room))?;
+        let staged = self.agent.with_room(self.naming.snapshot, || self.agent.proxy.stage(&name, room))?;
         let path = staged.path().to_owned();
         self.current = Some(staged);
         Ok(path)
@@ -223,7 +268,7 @@ impl PackSink for ProxyPacks<'_> {
 
     fn growing(&mut self, bytes: u64) -> Result<(), CollectError> {
         let Some(staged) = self.current.as_mut() else { return Ok(()) };
-        self.agent.with_room(|| staged.ensure_room(bytes))
+        self.agent.with_room(self.naming.snapshot, || staged.ensure_room(bytes))
     }
 
     fn object(&self, pack: PackNo) -> String {
@@ -234,9 +279,11 @@ impl PackSink for ProxyPacks<'_> {
         let missing = || CollectError::Inconsistent(format!("pack {} was never begun", pack.number));
         let staged = self.current.take().ok_or_else(missing)?;
         let object = staged.object().to_owned();
-        staged.commit().map_err(|error| CollectError::sink("staging a pack", error))?;
+        staged.commit().map_err(|error| CollectError::of_proxy("staging a pack", error))?;
+        self.agent.state.lock().meter.add_packed(pack.size);
         let hash = blake3::Hash::from_bytes(pack.hash).to_hex().to_string();
-        self.objects.push(JobObject { name: object.clone(), size: pack.size, sent: false });
+        let known = Some(hash.clone());
+        self.objects.push(JobObject { name: object.clone(), size: pack.size, hash: known, sent: false });
         self.entries.push(PackEntry { number: pack.number.0, object, size: pack.size, hash });
         Ok(())
     }
@@ -245,6 +292,7 @@ impl PackSink for ProxyPacks<'_> {
 /// A run that is being written into the proxy.
 struct StagedRunFile<'a> {
     agent: &'a Agent,
+    snapshot: Uuid,
     file: StagedFile,
     writer: RunWriter,
 }
@@ -270,10 +318,11 @@ struct StagedRun {
 }
 
 impl<'a> StagedRunFile<'a> {
-    fn create(agent: &'a Agent, object: String, xids: (Xid, Xid)) -> Result<Self, AgentError> {
-        let file = agent.with_room(|| agent.proxy.stage(&object, RUN_ROOM_BYTES))?;
+    fn create(agent: &'a Agent, naming: &Naming, n: u32, xids: (Xid, Xid)) -> Result<Self, AgentError> {
+        let (object, snapshot) = (naming.run(n), naming.snapshot);
+        let file = agent.with_room(snapshot, || agent.proxy.stage(&object, RUN_ROOM_BYTES))?;
         let writer = RunWriter::create(file.path(), xids.0, xids.1)?;
-        Ok(Self { agent, file, writer })
+        Ok(Self { agent, snapshot, file, writer })
     }
 
     fn finish(self) -> Result<FinishedRun, AgentError> {
@@ -293,7 +342,7 @@ impl FinishedRun {
 
 impl RecordSink for StagedRunFile<'_> {
     fn push(&mut self, key: &[u8], value: &[u8]) -> Result<(), CollectError> {
-        self.agent.with_room(|| self.file.ensure_room(self.writer.size() + RUN_ROOM_BYTES))?;
-        self.writer.push(key, value).map_err(|error| CollectError::sink("writing the run", error))
+        self.agent.with_room(self.snapshot, || self.file.ensure_room(self.writer.size() + RUN_ROOM_BYTES))?;
+        self.writer.push(key, value).map_err(|error| CollectError::of_run("writing the run", error))
     }
 }

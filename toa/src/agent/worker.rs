@@ -4,13 +4,14 @@ use super::Agent;
 use crate::error::AgentError;
 use crate::snapshot::{Event, Job};
 use crate::status::{Role, SnapshotState};
-use cloud_mgmt::ledger::LedgerError;
 use parking_lot::{Condvar, Mutex};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+use uuid::Uuid;
 
 /// The thread looks at least this often whether its agent is gone.
 const NAP: Duration = Duration::from_millis(200);
@@ -23,13 +24,15 @@ pub(super) struct Worker {
     woken: Mutex<bool>,
     changed: Condvar,
     stopping: watch::Sender<bool>,
+    /// Snapshots that somebody wants cancelled, as in their rows.
+    wishes: watch::Sender<BTreeSet<Uuid>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Default for Worker {
     fn default() -> Self {
-        let stopping = watch::Sender::new(false);
-        Self { woken: Mutex::new(false), changed: Condvar::new(), stopping, thread: Mutex::new(None) }
+        let (stopping, wishes) = (watch::Sender::new(false), watch::Sender::default());
+        Self { woken: Mutex::new(false), changed: Condvar::new(), stopping, wishes, thread: Mutex::new(None) }
     }
 }
 
@@ -54,6 +57,51 @@ impl Worker {
 
     pub(super) fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
+    }
+
+    /// Work on that snapshot ends at its next look.
+    pub(super) fn wish(&self, id: Uuid) {
+        self.wishes.send_if_modified(|wishes| wishes.insert(id));
+        self.wake();
+    }
+
+    pub(super) fn forget_wish(&self, id: Uuid) {
+        self.wishes.send_if_modified(|wishes| wishes.remove(&id));
+    }
+
+    pub(super) fn wishes(&self) -> BTreeSet<Uuid> {
+        self.wishes.borrow().clone()
+    }
+
+    pub(super) fn is_wished(&self, id: Uuid) -> bool {
+        self.wishes.borrow().contains(&id)
+    }
+
+    /// Whether long work on that snapshot may go on.
+    pub(super) fn check(&self, snapshot: Uuid) -> Result<(), AgentError> {
+        if self.is_stopping() {
+            Err(AgentError::Stopping)
+        } else if self.is_wished(snapshot) {
+            Err(AgentError::Cancelled)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The same for what waits.
+    pub(super) async fn unless_ended<T>(
+        &self,
+        snapshot: Uuid,
+        work: impl Future<Output = Result<T, AgentError>>,
+    ) -> Result<T, AgentError> {
+        let mut wishes = self.wishes.subscribe();
+        let watched = async {
+            tokio::select! {
+                done = work => done,
+                _ = wishes.wait_for(|wishes| wishes.contains(&snapshot)) => Err(AgentError::Cancelled),
+            }
+        };
+        self.unless_stopped(watched).await
     }
 
     /// Waits for `work`, but not longer than until the agent is stopped.
@@ -89,6 +137,8 @@ impl Agent {
                 }
             }));
         }
+        agent.jobs.wishes()?.into_iter().for_each(|id| agent.worker.wish(id));
+        agent.begin_interval()?;
         let weak = Arc::downgrade(agent);
         let thread = std::thread::Builder::new().name("cbfs-snapshots".into()).spawn(move || work_loop(&weak));
         let thread = thread.map_err(|error| AgentError::Internal(error.to_string()))?;
@@ -97,29 +147,55 @@ impl Agent {
         Ok(())
     }
 
-    /// One round: is this node still master, and what can be shipped?
+    /// One round: what can be shipped, and is this node still master?
     fn work(&self) -> Result<(), AgentError> {
         if self.state.lock().role != Role::Master {
             return Ok(());
         }
         self.admit_sealed()?;
-        self.confirm_reign()?;
-        for mut job in self.jobs.open()? {
+        // Those that are sealed come first: a row follows the order of the journal.
+        let ready: Vec<Job> =
+            self.jobs.open()?.into_iter().take_while(|job| job.state != SnapshotState::Queued).collect();
+        // Whoever sends something looks at the ledger before; packing needs no bucket.
+        if ready.is_empty() && self.must_look_at_ledger() {
+            self.confirm_reign()?;
+        }
+        for mut job in ready {
             if self.worker.is_stopping() || self.state.lock().role != Role::Master {
                 break;
             }
-            if job.state == SnapshotState::Queued {
-                break;
-            }
-            if let Err(error) = self.ship(&mut job) {
+            if let Err(error) = self.advance(&mut job) {
                 return self.put_off(job, error);
             }
         }
         Ok(())
     }
 
+    /// What needs no bucket, and is done whether that answers or not.
+    fn local_work(&self) {
+        if let Err(error) = self.fulfil_wishes() {
+            tracing::warn!(%error, "a snapshot could not be cancelled yet");
+        }
+        if let Err(error) = self.periodic_snapshot() {
+            tracing::warn!(%error, "no periodic snapshot could be taken");
+        }
+    }
+
+    /// Takes a job to its end, whichever that is.
+    fn advance(&self, job: &mut Job) -> Result<(), AgentError> {
+        loop {
+            if self.worker.is_wished(job.id) && self.cancel(job)? {
+                return Ok(());
+            }
+            match self.ship(job) {
+                Err(AgentError::Cancelled) => {}
+                done => return done,
+            }
+        }
+    }
+
     /// Gives a row to every request, and the step to those whose layer is sealed.
-    fn admit_sealed(&self) -> Result<(), AgentError> {
+    pub(super) fn admit_sealed(&self) -> Result<(), AgentError> {
         let Some(engine) = self.fs.engine() else { return Ok(()) };
         let mut known = self.jobs.ended()?;
         known.extend(self.jobs.open()?);
@@ -148,31 +224,6 @@ impl Agent {
         }
         Ok(())
     }
-
-    /// Records what went wrong with a job; what can never work is given up, and said so.
-    fn put_off(&self, mut job: Job, error: AgentError) -> Result<(), AgentError> {
-        if matches!(error, AgentError::Stopping) || self.worker.is_stopping() {
-            return Err(AgentError::Stopping);
-        }
-        job.attempts += 1;
-        job.problem = Some(error.to_string());
-        let is_master = self.state.lock().role == Role::Master;
-        // From the upload on it may be official, whatever this node heard: it is never given up then.
-        let may_be_official = job.state == SnapshotState::Uploading
-            && !matches!(&error, AgentError::Ledger(LedgerError::TooLarge { .. }));
-        let hopeless = !error.is_transient() && is_master && !may_be_official;
-        if hopeless {
-            tracing::error!(snapshot = %job.id, %error, "the snapshot failed");
-            job.step(Event::GivenUp)?;
-            let mut changes = kvfs::node::NodeChanges::default();
-            self.jobs.end(&job, &mut changes)?;
-            self.node.persist(&changes)?;
-        } else {
-            tracing::warn!(snapshot = %job.id, %error, "the snapshot waits");
-            self.jobs.persist(&job)?;
-        }
-        Err(error)
-    }
 }
 
 fn work_loop(agent: &Weak<Agent>) {
@@ -183,8 +234,10 @@ fn work_loop(agent: &Weak<Agent>) {
         if agent.worker.is_stopping() {
             return;
         }
-        let limit = pause.unwrap_or(agent.setup.options.check_interval);
-        if !agent.worker.await_work(since, limit) {
+        let limit = pause.unwrap_or_else(|| agent.check_interval());
+        let woken = agent.worker.await_work(since, limit);
+        agent.local_work();
+        if !woken {
             continue;
         }
         if pause.is_some() && since.elapsed() < limit {

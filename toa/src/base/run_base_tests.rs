@@ -46,6 +46,7 @@ fn publish(world: &World, ages: &[Change]) -> SnapshotEntry {
         id: uuid::Uuid::nil(),
         name: None,
         snapshot_kind: "user".into(),
+        key: None,
         epoch: 1,
         parent: None,
         xid_from: ages.len() as u64 - 1,

@@ -1,6 +1,8 @@
 //! Why collecting failed.
 
 use crate::pack::{PackError, PackErrorKind};
+use crate::proxy::{ProxyError, ProxyErrorKind};
+use crate::run::{RunError, RunErrorKind};
 use kvfs::FsError;
 use kvfs::base::BaseError;
 use kvfs::schema::ValueError;
@@ -33,6 +35,8 @@ pub enum CollectError {
     Sink {
         /// What it was doing.
         what: String,
+        /// What can be done about it.
+        kind: CollectErrorKind,
         /// Why it failed.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -53,8 +57,32 @@ pub enum CollectErrorKind {
 
 impl CollectError {
     /// A failure of a sink.
-    pub fn sink(what: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::Sink { what: what.into(), source: source.into() }
+    pub fn sink(
+        what: impl Into<String>,
+        kind: CollectErrorKind,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Sink { what: what.into(), kind, source: source.into() }
+    }
+
+    /// The proxy could not take it.
+    pub fn of_proxy(what: impl Into<String>, source: ProxyError) -> Self {
+        let kind = match source.kind() {
+            ProxyErrorKind::NoSpace => CollectErrorKind::NoSpace,
+            ProxyErrorKind::Io => CollectErrorKind::Io,
+            ProxyErrorKind::Invalid => CollectErrorKind::Corrupt,
+        };
+        Self::sink(what, kind, source)
+    }
+
+    /// A run could not be written or read.
+    pub fn of_run(what: impl Into<String>, source: RunError) -> Self {
+        let kind = match source.kind() {
+            RunErrorKind::NoSpace => CollectErrorKind::NoSpace,
+            RunErrorKind::Io => CollectErrorKind::Io,
+            RunErrorKind::Corrupt | RunErrorKind::TooNew | RunErrorKind::Invalid => CollectErrorKind::Corrupt,
+        };
+        Self::sink(what, kind, source)
     }
 
     /// The kind.
@@ -69,7 +97,8 @@ impl CollectError {
             Self::Local(FsError::Corrupt(_)) | Self::Value { .. } | Self::Inconsistent(_) => CollectErrorKind::Corrupt,
             Self::Base(BaseError::Corrupt(_)) => CollectErrorKind::Corrupt,
             Self::Base(_) => CollectErrorKind::Unavailable,
-            Self::Local(_) | Self::Sink { .. } => CollectErrorKind::Io,
+            Self::Sink { kind, .. } => *kind,
+            Self::Local(_) => CollectErrorKind::Io,
         }
     }
 }

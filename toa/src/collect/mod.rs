@@ -75,11 +75,13 @@ pub struct Limits {
     pub pack_bytes_target: u64,
     /// Data of one tar member at most; the rest of a larger file goes into part members, bytes. At least one window.
     pub member_bytes_max: u64,
+    /// Dead packs that one snapshot tells of at most; the next ones tell of the rest.
+    pub packs_dead_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { pack_bytes_target: PACK_BYTES_TARGET, member_bytes_max: PACK_BYTES_TARGET }
+        Self { pack_bytes_target: PACK_BYTES_TARGET, member_bytes_max: PACK_BYTES_TARGET, packs_dead_max: 400 }
     }
 }
 
@@ -92,10 +94,8 @@ impl Limits {
 /// Packs that open, unlinked files still read. The caller knows them; marks in the change set are found without it.
 #[derive(Clone, Debug, Default)]
 pub struct Pins {
-    /// Read now: never reported dead, even when no file of the snapshot uses them any more.
+    /// Read now: not reported dead, even when no file of the snapshot uses them any more. They are once nobody reads them.
     pub held: BTreeSet<PackNo>,
-    /// Were held at an earlier snapshot and are not now: reported dead if nothing uses them.
-    pub released: BTreeSet<PackNo>,
 }
 
 /// What to collect.
@@ -122,7 +122,7 @@ pub struct Collected {
     pub packs: Vec<NewPack>,
     /// No pack has this number or a higher one.
     pub pack_end: PackNo,
-    /// Packs that the parent snapshot used and this one does not.
+    /// Packs that this snapshot does not use and no earlier one told of.
     pub packs_dead: Vec<DeadPack>,
     /// Records pushed.
     pub records: u64,

@@ -83,15 +83,25 @@ impl<'a> Usage<'a> {
         Ok(())
     }
 
-    /// What becomes of the packs' records, in key order.
-    pub fn settle(mut self, new: &[NewPack]) -> Result<Vec<PackChange>, CollectError> {
-        let mut changes = Vec::new();
-        for pack in self.pins.released.clone() {
-            self.delta.entry(pack).or_default();
-        }
+    /// What becomes of the packs' records, in key order. A pack without a user keeps its record until a snapshot has told
+    /// that it is dead: as long as an orphan holds it, and as long as there are more than one snapshot can tell of.
+    pub fn settle(self, new: &[NewPack], dead_max: usize) -> Result<Vec<PackChange>, CollectError> {
         let first_new = new.first().map_or(PackNo(u64::MAX), |pack| pack.summary.number);
-        for (&number, &delta) in self.delta.range(..first_new) {
-            changes.extend(self.settle_old(number, delta)?);
+        let mut old = self.unused_in_base()?;
+        for (&number, &delta) in self.delta.range(..first_new).filter(|(_, delta)| **delta != 0) {
+            if let Some(value) = self.settle_old(number, delta)? {
+                old.insert(number, (value, Recorded::Now));
+            }
+        }
+        let (mut changes, mut dead) = (Vec::new(), 0);
+        for (number, (value, recorded)) in old {
+            let held = self.pins.held.contains(&number) || self.orphaned.contains(&number);
+            if value.live == 0 && !held && dead < dead_max {
+                dead += 1;
+                changes.push(PackChange::Dead(DeadPack { number, object: value.object }));
+            } else if recorded == Recorded::Now {
+                changes.push(PackChange::Record(number, value));
+            }
         }
         for pack in new {
             let live = self.delta.get(&pack.summary.number).copied().unwrap_or(0).max(0) as u64;
@@ -102,11 +112,22 @@ impl<'a> Usage<'a> {
         Ok(changes)
     }
 
-    fn settle_old(&self, number: PackNo, delta: i64) -> Result<Option<PackChange>, CollectError> {
-        let released = self.pins.released.contains(&number);
-        if delta == 0 && !released {
-            return Ok(None);
+    /// Packs that the base knows to be without a user. Their records are few: one for each pack, at the end of the keys.
+    fn unused_in_base(&self) -> Result<BTreeMap<PackNo, (PackValue, Recorded)>, CollectError> {
+        let mut unused = BTreeMap::new();
+        let mut rows = self.view.in_base(Key::pack(PackNo(0)), Key::pack(PackNo(u64::MAX)));
+        while let Some(row) = rows.next()? {
+            if let (Some(number), Value::Pack(pack)) = (row.parts()?.number(), row.decode()?.1)
+                && pack.live == 0
+            {
+                unused.insert(PackNo(number), (pack, Recorded::Before));
+            }
         }
+        Ok(unused)
+    }
+
+    /// The record of a pack of the base after the change.
+    fn settle_old(&self, number: PackNo, delta: i64) -> Result<Option<PackValue>, CollectError> {
         let key = Key::pack(number);
         let old = match self.view.base_get(&key)? {
             Some(value) => super::rows::decode(key.as_bytes(), &value)?.1,
@@ -121,12 +142,15 @@ impl<'a> Usage<'a> {
             tracing::warn!(pack = number.0, live = old.live, delta, "live bytes of a pack would be negative");
             return Ok(None);
         };
-        let held = self.pins.held.contains(&number) || self.orphaned.contains(&number);
-        if live == 0 && !held {
-            return Ok(Some(PackChange::Dead(DeadPack { number, object: old.object })));
-        }
-        Ok((delta != 0).then_some(PackChange::Record(number, PackValue { live, ..old })))
+        Ok(Some(PackValue { live, ..old }))
     }
+}
+
+/// Whether the record of a pack is in the base as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recorded {
+    Before,
+    Now,
 }
 
 /// Number and value of a window row that is not a tombstone.

@@ -127,6 +127,10 @@ impl<'a> Walk<'a> {
                 }
                 (xid, Value::Inode(_) | Value::Tombstone) => {
                     self.gone(&group)?;
+                    if self.view.base_get(&Key::inode(ino))?.is_none() {
+                        // It was gone from the base before: the end of an open file shows in no snapshot.
+                        return Ok(());
+                    }
                     return self.pass(ino, Row { key: row.key, value: Value::Tombstone.encode(xid) });
                 }
                 _ => return Err(CollectError::Inconsistent(format!("inode {ino} holds another kind of value"))),
@@ -242,7 +246,7 @@ impl<'a> Walk<'a> {
     fn settle(mut self) -> Result<Collected, CollectError> {
         let xid = self.input.changes.xid();
         let mut packs_dead = Vec::new();
-        for change in self.usage.settle(self.packer.packs())? {
+        for change in self.usage.settle(self.packer.packs(), self.input.limits.packs_dead_max)? {
             let (number, value) = match change {
                 PackChange::Record(number, value) => (number, Value::Pack(value)),
                 PackChange::Dead(dead) => {

@@ -2,13 +2,15 @@
 
 use super::{Event, next};
 use crate::error::AgentError;
-use crate::status::{SnapshotState, SnapshotStatus};
+use crate::status::{CancelReason, FailureClass, SnapshotState, SnapshotStatus};
 use cloud_mgmt::ledger::SnapshotEntry;
 use jiff::Timestamp;
 use kvfs::engine::PendingSnapshot;
 use kvfs::node::{NodeChanges, NodeStore};
+use kvfs::op::SnapshotKind;
 use kvfs::schema::Time;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -17,7 +19,10 @@ const JOBS: &str = "job/";
 /// Rows of snapshots that ended here, so that they can be told without the bucket.
 const ENDED: &str = "ended/";
 
-/// Ended snapshots that are remembered here; the ledger knows all.
+/// Rows of snapshots that somebody wants cancelled.
+const WISHES: &str = "cancel/";
+
+/// Ended snapshots that are remembered here; the ledger knows all that were published.
 const ENDED_MAX: usize = 100;
 
 /// An object of a snapshot, in the proxy or in the bucket.
@@ -27,6 +32,9 @@ pub struct JobObject {
     pub name: String,
     /// Bytes.
     pub size: u64,
+    /// BLAKE3 of the whole, 64 hex digits; rows of older versions have none.
+    #[serde(default)]
+    pub hash: Option<String>,
     /// The bucket has it.
     pub sent: bool,
 }
@@ -38,10 +46,16 @@ pub struct Job {
     pub id: Uuid,
     /// Its name.
     pub name: Option<String>,
+    /// Who asked for it.
+    #[serde(default = "user")]
+    pub kind: SnapshotKind,
     /// The caller's idempotency key.
     pub key: Option<Uuid>,
     /// The instant that it shows.
     pub requested: Timestamp,
+    /// The last journal record of the snapshot below it, once that is known.
+    #[serde(default)]
+    pub xid_from: Option<u64>,
     /// Its last journal record.
     pub xid: u64,
     /// The epoch that it was asked under.
@@ -56,10 +70,24 @@ pub struct Job {
     pub manifest: Option<Box<SnapshotEntry>>,
     /// How often a step was begun anew.
     pub attempts: u32,
+    /// Since when it does not go on.
+    #[serde(default)]
+    pub failing_since: Option<Timestamp>,
+    /// How lasting that is; people were told of it.
+    #[serde(default)]
+    pub failure: Option<FailureClass>,
     /// What went wrong last.
     pub problem: Option<String>,
+    /// Why it was cancelled.
+    #[serde(default)]
+    pub cancelled: Option<CancelReason>,
     /// Bytes that it took in the bucket, once it ended.
     pub uploaded: u64,
+}
+
+/// The kind of jobs from before there was another.
+fn user() -> SnapshotKind {
+    SnapshotKind::User
 }
 
 /// A time of the journal as the rest of the world writes it.
@@ -74,8 +102,10 @@ impl Job {
         Self {
             id: request.id,
             name: request.name.clone(),
+            kind: request.kind,
             key: request.key,
             requested: timestamp(request.requested),
+            xid_from: None,
             xid: pending.xid.0,
             epoch,
             state: SnapshotState::Queued,
@@ -83,7 +113,10 @@ impl Job {
             objects: Vec::new(),
             manifest: None,
             attempts: 0,
+            failing_since: None,
+            failure: None,
             problem: None,
+            cancelled: None,
             uploaded: 0,
         }
     }
@@ -97,20 +130,37 @@ impl Job {
         Ok(())
     }
 
+    /// It goes on: what went wrong before is over.
+    pub fn recovered(&mut self) {
+        self.problem = None;
+        self.failing_since = None;
+        self.failure = None;
+    }
+
     /// What people see of it.
     pub fn status(&self) -> SnapshotStatus {
-        let sum = |sent_only: bool| self.objects.iter().filter(|o| o.sent || !sent_only).map(|o| o.size).sum();
+        let sent = || self.objects.iter().filter(|o| o.sent);
         SnapshotStatus {
             id: self.id,
             name: self.name.clone(),
+            kind: self.kind,
             state: self.state,
+            cancelling: false,
+            cancelled: self.cancelled,
             requested: self.requested,
+            xid_from: self.xid_from,
             xid: self.xid,
             epoch: self.epoch,
-            bytes_total: self.uploaded.max(sum(false)),
-            bytes_done: self.uploaded.max(sum(true)),
+            objects_total: self.objects.len() as u64,
+            objects_done: sent().count() as u64,
+            bytes_total: self.uploaded.max(self.objects.iter().map(|o| o.size).sum()),
+            bytes_done: self.uploaded.max(sent().map(|o| o.size).sum()),
+            rate: None,
+            eta: None,
             uploaded: self.uploaded,
             attempts: self.attempts,
+            failing_since: self.failing_since,
+            failure: self.failure,
             problem: self.problem.clone(),
         }
     }
@@ -152,6 +202,7 @@ impl JobRows {
         let uploaded = if job.state == SnapshotState::Complete { job.objects.iter().map(|o| o.size).sum() } else { 0 };
         let ended = Job { objects: Vec::new(), manifest: None, uploaded, ..job.clone() };
         changes.remove(&format!("{JOBS}{}", job.row()));
+        changes.remove(&wish_row(job.id));
         changes.put(&format!("{ENDED}{}", job.row()), &ended)?;
         let known = self.ended()?;
         for old in known.iter().take(known.len().saturating_sub(ENDED_MAX)) {
@@ -163,7 +214,28 @@ impl JobRows {
     /// Forgets a job that never was: its journal record did not survive a power loss.
     pub fn forget(&self, job: &Job) -> Result<(), AgentError> {
         let mut changes = NodeChanges::default();
-        changes.remove(&format!("{JOBS}{}", job.row()));
+        changes.remove(&format!("{JOBS}{}", job.row())).remove(&wish_row(job.id));
         Ok(self.node.persist(&changes)?)
     }
+
+    /// Keeps the wish that a snapshot be cancelled; durable on return.
+    pub fn wish_cancelled(&self, id: Uuid) -> Result<(), AgentError> {
+        Ok(self.node.persist_row(&wish_row(id), &id)?)
+    }
+
+    /// Drops such a wish.
+    pub fn forget_wish(&self, id: Uuid) -> Result<(), AgentError> {
+        let mut changes = NodeChanges::default();
+        changes.remove(&wish_row(id));
+        Ok(self.node.persist(&changes)?)
+    }
+
+    /// Snapshots that somebody wants cancelled and that have not ended.
+    pub fn wishes(&self) -> Result<BTreeSet<Uuid>, AgentError> {
+        Ok(self.node.list(WISHES)?.into_iter().map(|(_, id)| id).collect())
+    }
+}
+
+fn wish_row(id: Uuid) -> String {
+    format!("{WISHES}{id}")
 }

@@ -2,6 +2,7 @@
 //! number of random histories.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on ends
 
+mod jobs;
 mod node;
 mod tree;
 
@@ -97,7 +98,7 @@ fn a_fault_at_any_call_delays_a_snapshot_and_loses_nothing() {
 #[test]
 fn a_snapshot_larger_than_the_proxy_is_sent_piece_by_piece() {
     let bucket = Bucket::new(Arc::new(MemoryStore::new()));
-    let master = Node::master_with_proxy(&bucket, 16 << 20);
+    let master = Node::master_with(&bucket, |setup| setup.options.proxy_max_bytes = 16 << 20);
     for n in 0..40 {
         tree::write_file(master.fs().as_ref(), &format!("f{n}"), &tree::noise(n, 1_500_000));
     }

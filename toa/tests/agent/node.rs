@@ -5,7 +5,7 @@ use cloud_mgmt::ledger::{History, Ledger};
 use cloud_mgmt::names::FsName;
 use cloud_mgmt::store::ObjectStore;
 use kvfs::fs::FileSystem;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 /// Nothing takes that long; a test that hangs fails instead.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Bucket {
     store: Arc<dyn ObjectStore>,
@@ -55,7 +55,10 @@ impl Bucket {
                 kvs_max_bytes: None,
                 fetch_timeout: Duration::from_secs(5),
                 upload_concurrency: 2,
+                snapshot_interval: None,
+                failure: toa::FailurePolicy::default(),
             },
+            alerts: Arc::new(toa::LogOnly),
             runtime: self.runtime.handle().clone(),
             opening: kvfs::engine::Opening::Fresh,
         }
@@ -107,13 +110,18 @@ impl Node {
         Self::open(bucket, |runtime, setup| runtime.block_on(Agent::open_slave(setup, snapshot)))
     }
 
-    /// A master whose proxy holds less than its snapshots.
-    pub(crate) fn master_with_proxy(bucket: &Bucket, proxy_max_bytes: u64) -> Node {
-        let opened = Self::open(bucket, |runtime, mut setup| {
-            setup.options.proxy_max_bytes = proxy_max_bytes;
-            runtime.block_on(Agent::open_master(setup))
-        });
-        opened.unwrap()
+    /// A master that differs.
+    pub(crate) fn master_with(bucket: &Bucket, differs: impl FnOnce(&mut AgentSetup)) -> Node {
+        let dir = tempfile::tempdir().unwrap();
+        let mut setup = bucket.setup(dir.path().to_owned(), Uuid::new_v4());
+        differs(&mut setup);
+        let agent = Some(bucket.runtime.block_on(Agent::open_master(setup.clone())).unwrap());
+        Node { dir: Some(dir), setup, agent, runtime: Arc::clone(&bucket.runtime) }
+    }
+
+    /// Its own directory.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.as_ref().unwrap().path()
     }
 
     pub(crate) fn master(bucket: &Bucket) -> Node {
@@ -156,8 +164,7 @@ impl Node {
 
     /// Waits for the end of a snapshot.
     pub(crate) fn finished(&self, name: &str) -> SnapshotState {
-        let ended = |s: SnapshotState| matches!(s, SnapshotState::Complete | SnapshotState::Failed);
-        self.until(|agent| ended(agent.snapshot(name).unwrap().state));
+        self.until(|agent| agent.snapshot(name).unwrap().state.is_final());
         let status = self.agent().snapshot(name).unwrap();
         assert_eq!(status.problem, None, "{status:?}");
         status.state

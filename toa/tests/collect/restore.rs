@@ -117,7 +117,7 @@ fn the_first_snapshot_is_restored_from_one_pack() {
 #[test]
 fn a_huge_file_is_put_together_from_several_packs() {
     let (mut world, huge) = tree();
-    world.limits = Limits { pack_bytes_target: 2 << 20, member_bytes_max: 2 << 20 };
+    world.limits = Limits { pack_bytes_target: 2 << 20, member_bytes_max: 2 << 20, ..Limits::default() };
     let collected = world.snapshot();
     assert!(collected.packs.len() > 4);
     world.verify();

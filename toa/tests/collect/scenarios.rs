@@ -93,10 +93,32 @@ fn an_orphan_keeps_its_pack_until_it_is_released() {
     world.verify();
     assert_eq!(dead(&unlinked), [] as [u64; 0], "the mark among the changes is enough");
     world.pins.held.insert(PackNo(1));
-    world.file(Ino::ROOT, b"more", b"x");
+    world.file(Ino::ROOT, b"more", &noise(2, 200_000));
     assert_eq!(dead(&world.snapshot()), [] as [u64; 0]);
-    world.pins = Pins { released: [PackNo(1)].into(), ..Pins::default() };
+    world.pins = Pins::default();
     assert_eq!(dead(&world.snapshot()), [1]);
+    world.verify();
+    assert_eq!(dead(&world.snapshot()), [] as [u64; 0], "told once");
+}
+
+#[test]
+fn more_dead_packs_than_a_snapshot_can_tell_of_are_told_by_the_next_ones() {
+    let mut world = World::new();
+    world.limits.packs_dead_max = 3;
+    let names: Vec<Vec<u8>> = (0..8u8).map(|n| vec![b'a' + n]).collect();
+    for (n, name) in names.iter().enumerate() {
+        world.file(Ino::ROOT, name, &noise(n as u64, 100_000));
+        world.snapshot();
+    }
+    for name in &names {
+        world.unlink(Ino::ROOT, name, Held::No);
+    }
+    assert_eq!(dead(&world.snapshot()), [1, 2, 3]);
+    world.verify();
+    world.file(Ino::ROOT, b"other", &noise(9, 100_000));
+    assert_eq!(dead(&world.snapshot()), [4, 5, 6]);
+    assert_eq!(dead(&world.snapshot()), [7, 8]);
+    assert_eq!(dead(&world.snapshot()), [] as [u64; 0]);
     world.verify();
 }
 
@@ -118,7 +140,7 @@ fn small_files_stay_inline_and_many_share_a_frame() {
 #[test]
 fn packs_are_closed_near_their_target() {
     let mut world = World::new();
-    world.limits = Limits { pack_bytes_target: 4 << 20, member_bytes_max: 4 << 20 };
+    world.limits = Limits { pack_bytes_target: 4 << 20, member_bytes_max: 4 << 20, ..Limits::default() };
     for count in 0..30u64 {
         world.file(Ino::ROOT, format!("f{count}").as_bytes(), &noise(count, 700_000));
     }
@@ -172,7 +194,10 @@ fn what_never_lived_outside_leaves_nothing() {
     let collected = world.snapshot();
     world.verify();
     assert_eq!(collected.packs, vec![]);
-    assert!(world.runs[0].keys().all(|key| key.starts_with(&1u64.to_be_bytes())), "only the root's names");
+    // The first pack had the root's header and nothing that a file uses.
+    assert_eq!(dead(&collected), [1]);
+    let others = world.runs[0].keys().filter(|key| !key.starts_with(&1u64.to_be_bytes()));
+    assert_eq!(others.count(), 1, "the root's names and the end of the pack");
 }
 
 #[test]
@@ -213,7 +238,7 @@ fn records_that_contradict_each_other_are_an_error() {
 #[test]
 fn the_parts_of_one_window_may_lie_in_two_packs() {
     let mut world = World::new();
-    world.limits = Limits { pack_bytes_target: 100_000, member_bytes_max: 1 << 20 };
+    world.limits = Limits { pack_bytes_target: 100_000, member_bytes_max: 1 << 20, ..Limits::default() };
     let ino = world.file(Ino::ROOT, b"f", &noise(1, 1 << 20));
     world.snapshot();
     for count in 0..8u64 {

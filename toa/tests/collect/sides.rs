@@ -11,7 +11,7 @@ use kvfs::{FsError, FsResult, Ino, Xid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use toa::collect::{CollectError, Moved, PackSink, RecordSink};
+use toa::collect::{CollectError, CollectErrorKind, Moved, PackSink, RecordSink};
 use toa::pack::{PackSummary, decode_frame};
 use uuid::Uuid;
 
@@ -202,7 +202,8 @@ impl PackSink for PackDir {
         format!("pack/{:08}.tar.zst", pack.0)
     }
     fn staged(&mut self, pack: &PackSummary, path: &Path) -> Result<(), CollectError> {
-        let bytes = std::fs::read(path).map_err(|error| CollectError::sink("reading the pack", error))?;
+        let bytes =
+            std::fs::read(path).map_err(|error| CollectError::sink("reading the pack", CollectErrorKind::Io, error))?;
         assert_eq!((bytes.len() as u64, blake3::hash(&bytes)), (pack.size, pack.hash.into()));
         self.staged.insert(pack.number, bytes.into());
         Ok(())
