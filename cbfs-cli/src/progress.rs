@@ -2,6 +2,49 @@
 
 use crate::control::api::SnapshotView;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::Write;
+
+/// A bar on stderr, if that is a terminal.
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    let template = "{msg:<9} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar
+}
+
+/// The bar of an export.
+pub struct ExportProgress {
+    bar: ProgressBar,
+}
+
+impl ExportProgress {
+    /// Of a snapshot with files of that many bytes.
+    pub fn new(bytes: u64) -> Self {
+        let bar = bar();
+        bar.set_length(bytes);
+        bar.set_message("export");
+        Self { bar }
+    }
+
+    /// That many more are done.
+    pub fn advance(&self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+
+    /// A line on stderr, above the bar.
+    pub fn say(&self, line: &str) {
+        // Nobody is left to be told where stderr is gone.
+        self.bar.suspend(|| drop(writeln!(std::io::stderr().lock(), "{line}")));
+    }
+}
+
+impl Drop for ExportProgress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
 
 /// The bar of one snapshot.
 pub struct SnapshotProgress {
@@ -11,12 +54,7 @@ pub struct SnapshotProgress {
 impl SnapshotProgress {
     /// Shown on stderr, if that is a terminal.
     pub fn new() -> Self {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        let template = "{msg:<9} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("=> "));
-        }
-        Self { bar }
+        Self { bar: bar() }
     }
 
     /// Shows that state.

@@ -94,6 +94,25 @@ fn a_filesystem_is_created_listed_shown_and_deleted() {
 }
 
 #[test]
+fn an_export_wants_a_place_for_its_tar() {
+    let node = Node::new();
+    let fs = format!("{}#home", node.store());
+    node.run(&["create", &fs, "--json"]).only();
+    let mut terminal = Command::new("script");
+    terminal.args(["-qec", &format!("{} export '{fs}'", env!("CARGO_BIN_EXE_cbfs")), "/dev/null"]);
+    terminal.env_clear().env("HOME", node.dir.path());
+    let on_terminal = finish(terminal.output().unwrap());
+    assert!(on_terminal.code == 2 && on_terminal.out.contains("hint: cbfs export"), "{}", on_terminal.out);
+    assert_eq!(node.run(&["export", &fs, "--json"]).refused(), 2);
+    let no_snapshot = node.run(&["export", &fs]);
+    assert_eq!(no_snapshot.refused(), 3);
+    assert!(no_snapshot.err.contains("hint: cbfs show"), "{}", no_snapshot.err);
+    let nowhere = format!("{}/no/such/dir.tar", node.dir.path().display());
+    assert_eq!(node.run(&["export", &fs, "--output", &nowhere]).refused(), 3);
+    assert_eq!(node.run(&["export", &format!("{fs}2")]).refused(), 3);
+}
+
+#[test]
 fn the_manual_names_every_field() {
     let node = Node::new();
     let fs = format!("{}#home", node.store());

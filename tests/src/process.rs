@@ -110,10 +110,15 @@ fn children(value: &Value) -> Vec<&Value> {
 ///
 /// Output goes through files: a daemon that keeps the descriptors open cannot make the caller wait.
 pub fn run(command: &mut Command, limit: Duration) -> Result<Outcome> {
+    run_with_input(command.stdin(Stdio::null()), limit)
+}
+
+/// The same with the input that `command` has.
+pub fn run_with_input(command: &mut Command, limit: Duration) -> Result<Outcome> {
     let shown = show(command);
     let mut stdout = tempfile::tempfile()?;
     let mut stderr = tempfile::tempfile()?;
-    command.stdin(Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?).process_group(0);
+    command.stdout(stdout.try_clone()?).stderr(stderr.try_clone()?).process_group(0);
     let start = Instant::now();
     let mut child = command.spawn().with_context(|| format!("cannot start {shown}"))?;
     let status = wait_child(&mut child, limit)?;

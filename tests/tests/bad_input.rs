@@ -2,12 +2,14 @@
 
 use anyhow::{Context, Result, ensure};
 use cbfs_tests::bucket::StoreKind;
-use cbfs_tests::node::Node;
+use cbfs_tests::node::{ANSWER_LIMIT, Node};
 use cbfs_tests::on_both_stores;
-use cbfs_tests::process::Outcome;
+use cbfs_tests::process::{Outcome, signal, wait_child};
 use cbfs_tests::scenario::{Mount, Scenario, write_durable};
 use rustix::io::Errno;
+use rustix::process::Signal;
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 on_both_stores!(
@@ -20,6 +22,7 @@ on_both_stores!(
     a_corrupt_run_gives_no_wrong_bytes,
     a_corrupt_pack_gives_no_wrong_bytes,
     a_newer_config_is_refused,
+    an_export_is_whole_or_refused,
 );
 
 const INVALID: i32 = 2;
@@ -234,6 +237,57 @@ fn a_corrupt_pack_gives_no_wrong_bytes(kind: StoreKind) -> Result<()> {
     scenario.bucket.put(pack, whole)?;
     ensure!(right_or_eio(slave.mounted.dir(), &files)? == 0, "the whole pack is back");
     slave.unmount()
+}
+
+fn an_export_is_whole_or_refused(kind: StoreKind) -> Result<()> {
+    let (scenario, _) = with_snapshot(kind)?;
+    let mut node = scenario.node()?;
+    // Whatever it needs on the local disk must be gone with it.
+    let scratch = node.mount_point("scratch")?;
+    node.set_env("TMPDIR", scratch.to_str().context("not UTF-8")?);
+    let folder = node.mount_point("out")?;
+    let file = folder.join("latest.tar");
+    let (folder_text, text) = (folder.to_str().context("not UTF-8")?, file.to_str().context("not UTF-8")?);
+    let latest = scenario.at("latest");
+    node.cbfs(&["export", &scenario.at("unknown"), "--output", text])?.refused(NOT_FOUND, &["unknown"])?;
+    node.cbfs(&["export", &latest, "--output", folder_text])?.refused(INVALID, &["directory"])?;
+    for part in ["/pack/", "/idx/"] {
+        let names = scenario.bucket.names_with(part)?;
+        let name = names.last().context("nothing to damage")?;
+        let whole = scenario.bucket.get(name)?;
+        scenario.bucket.corrupt(name, 0, 98)?;
+        fs::write(&file, "older")?;
+        let outcome = node.cbfs(&["export", &latest, "--output", text])?.refused(CORRUPT, &[name])?;
+        ensure!(part == "/idx/" || outcome.stderr.contains("error: file "), "names no path: {outcome}");
+        ensure!(fs::read(&file)? == b"older" && fs::read_dir(&folder)?.count() == 1, "half a tar is left");
+        scenario.bucket.put(name, whole)?;
+    }
+    node.cbfs(&["export", &latest, "--output", text])?.success()?;
+    ensure!(fs::metadata(&file)?.len() > 200 * 20_000, "not the whole");
+
+    // A reader that has enough; and one that reads no further while somebody ends the export.
+    for end in [End::HangUp, End::Terminate] {
+        let mut export = node.spawn(&["export", &latest])?;
+        let mut pipe = export.stdout.take().context("no pipe")?;
+        pipe.read_exact(&mut [0; 100])?;
+        match end {
+            End::HangUp => drop(pipe),
+            End::Terminate => signal(export.id(), Signal::TERM)?,
+        }
+        let status = wait_child(&mut export, ANSWER_LIMIT)?.context("it does not end")?;
+        let mut said = String::new();
+        export.stderr.take().context("no pipe")?.read_to_string(&mut said)?;
+        ensure!(status.code() == Some(end as i32) && said.is_empty(), "{status}: {said}");
+    }
+    ensure!(fs::read_dir(&scratch)?.count() == 0, "something is left in {}", scratch.display());
+    Ok(())
+}
+
+/// How an export ends early, with the exit code.
+#[derive(Clone, Copy)]
+enum End {
+    HangUp = 128 + 13,
+    Terminate = 128 + 15,
 }
 
 fn a_newer_config_is_refused(kind: StoreKind) -> Result<()> {

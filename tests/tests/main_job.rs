@@ -6,12 +6,13 @@ use cbfs_tests::bucket::{Bucket, StoreKind};
 use cbfs_tests::manifest::{Compare, Kind, Manifest};
 use cbfs_tests::nasty;
 use cbfs_tests::on_both_stores;
-use cbfs_tests::process::run_ok;
+use cbfs_tests::process::{run_ok, run_with_input};
 use cbfs_tests::scenario::{Mount, Scenario, check_read_only, unpack};
 use cbfs_tests::serial::serial;
 use cbfs_tests::source::{SourceTree, source_tree};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 on_both_stores!(a_tree_goes_through_the_bucket);
@@ -41,6 +42,7 @@ fn a_tree_goes_through_the_bucket(kind: StoreKind) -> Result<()> {
 
     slave_shows(&scenario, "latest", &second_tree).context("second snapshot as the latest")?;
     slave_shows(&scenario, &first.id, &first_tree).context("first snapshot after the second")?;
+    export_restores(&scenario, &second_tree).context("export")?;
     plain_tar_restores(&scenario.bucket, &first_packs, &first_tree).context("plain tar")?;
     master.unmount()
 }
@@ -127,6 +129,35 @@ fn packs(bucket: &Bucket) -> Result<Vec<String>> {
     let names = bucket.names_with("/pack/")?;
     ensure!(names.iter().all(|name| name.ends_with(".tar.zst")) && !names.is_empty(), "{names:?}");
     Ok(names)
+}
+
+/// `cbfs export | tar -x`, on a machine that has nothing but the bucket: what a slave shows, with everything that tar knows.
+fn export_restores(scenario: &Scenario, expected: &Manifest) -> Result<()> {
+    let node = scenario.node()?;
+    let out = tempfile::tempdir()?;
+    let mut export = node.spawn(&["export", &scenario.address])?;
+    let mut tar = Command::new("tar");
+    tar.args(["--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf", "-", "-C"]).arg(out.path());
+    tar.stdin(export.stdout.take().context("no pipe")?);
+    run_with_input(&mut tar, Duration::from_secs(600))?.success()?;
+    let told = export.wait_with_output()?;
+    let said = String::from_utf8(told.stderr)?;
+    ensure!(told.status.success() && said == "skipped nasty/special/socket: a tar holds no sockets\n", "{said}");
+    let keepable = |manifest: Manifest| manifest.without(|_, entry| entry.kind == Kind::Socket);
+    let found = Manifest::scan(out.path())?;
+    keepable(expected.clone()).must_equal(&found, Compare::AnyHoles)?;
+    let Some(Kind::File { data, .. }) = found.entries.get(&b"nasty/sparse"[..]).map(|entry| &entry.kind) else {
+        anyhow::bail!("no sparse file")
+    };
+    let held: u64 = data.iter().map(|(start, end)| end - start).sum();
+    ensure!(held < 1 << 20, "a file of {} bytes takes {held}", nasty::SPARSE_BYTES);
+
+    let file = out.path().join("latest.tar");
+    let name = file.to_str().context("not UTF-8")?;
+    let told = node.cbfs_long(&["export", &scenario.at("latest"), "--output", name, "--json"])?.success()?;
+    ensure!(told.number("bytes")? == fs::metadata(&file)?.len() && told.number("skipped")? == 1, "{told}");
+    ensure!(told.number("members")? as usize == found.entries.len(), "{told}");
+    Ok(())
 }
 
 /// `cat pack/*.tar.zst | zstd -dc | tar -xi`, with nothing of CBFS.

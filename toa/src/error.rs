@@ -307,7 +307,7 @@ fn fs_kind(error: &FsError) -> ErrorKind {
     }
 }
 
-fn base_kind(error: &BaseError) -> ErrorKind {
+pub(crate) fn base_kind(error: &BaseError) -> ErrorKind {
     match error {
         BaseError::NotResident(_) | BaseError::Unavailable(_) => ErrorKind::Unavailable,
         BaseError::Corrupt(_) => ErrorKind::Corrupt,

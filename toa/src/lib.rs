@@ -8,11 +8,13 @@ pub mod alert;
 pub mod base;
 pub mod collect;
 pub mod error;
+pub mod export;
 pub mod pack;
 pub mod proxy;
 pub mod run;
 pub mod snapshot;
 pub mod status;
+pub mod tar;
 
 pub use agent::{Agent, AgentOptions, AgentSetup, SnapshotSelector, check_snapshot_name};
 pub use alert::{Alert, AlertKind, Alerts, LogOnly};

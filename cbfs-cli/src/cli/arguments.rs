@@ -203,6 +203,17 @@ pub struct SnapshotStatusArgs {
     pub wait: bool,
 }
 
+/// `cbfs export`
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The filesystem, perhaps with a snapshot [default: the newest one]
+    #[arg(value_name = "FS[@SNAPSHOT]")]
+    pub fs: String,
+    /// Write to a file, which is there when it is complete [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
 /// `cbfs promote`
 #[derive(Debug, Args)]
 pub struct PromoteArgs {

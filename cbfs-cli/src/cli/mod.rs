@@ -5,9 +5,9 @@ mod arguments;
 mod tests;
 
 pub use arguments::{
-    CompletionArgs, CreateArgs, DeleteArgs, ListArgs, ManArgs, MountArgs, PromoteArgs, ShowArgs, SnapshotArgs,
-    SnapshotCancelArgs, SnapshotCommand, SnapshotCreateArgs, SnapshotListArgs, SnapshotStatusArgs, StatusArgs,
-    UnmountArgs, UpgradeArgs,
+    CompletionArgs, CreateArgs, DeleteArgs, ExportArgs, ListArgs, ManArgs, MountArgs, PromoteArgs, ShowArgs,
+    SnapshotArgs, SnapshotCancelArgs, SnapshotCommand, SnapshotCreateArgs, SnapshotListArgs, SnapshotStatusArgs,
+    StatusArgs, UnmountArgs, UpgradeArgs,
 };
 
 use clap::{Args, Parser, Subcommand};
@@ -96,6 +96,16 @@ Examples:
   cbfs snapshot list home
   cbfs snapshot status home before-update")]
     Snapshot(SnapshotArgs),
+    /// Write a snapshot as one tar to standard output or a file
+    ///
+    /// Reads the bucket alone: no mount and no daemon. A POSIX pax tar with owners, times in nanoseconds, hard links, holes,
+    /// extended attributes and devices; sockets, which a tar cannot hold, are named on standard error. Unpack it as
+    /// root: tar --xattrs --xattrs-include='*' --numeric-owner -xpf FILE
+    #[command(after_help = "\
+Examples:
+  cbfs export home@before-update | zstd > home.tar.zst
+  cbfs export s3://my-bucket#home --output home.tar")]
+    Export(ExportArgs),
     /// Make this node the master of a filesystem that it has mounted
     ///
     /// N is the epoch that ends: it must be the latest one, so that of two who promote only one succeeds. What the old

@@ -3,6 +3,7 @@
 mod completions;
 mod create;
 mod delete;
+mod export;
 mod list;
 mod live;
 mod man;
@@ -27,6 +28,8 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         // What it becomes may end with the code of another process.
         Command::Mount(args) => mount::run(&context, args),
+        // What stops it decides its code.
+        Command::Export(args) => wait_for(export::run(&context, args)),
         other => run_to_end(&context, other).map(|()| ExitCode::SUCCESS),
     }
 }
@@ -38,6 +41,7 @@ fn run_to_end(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Show(args) => wait_for(show::run(context, args)),
         Command::Delete(args) => wait_for(delete::run(context, args)),
         Command::Mount(args) => mount::run(context, args).map(drop),
+        Command::Export(args) => wait_for(export::run(context, args)).map(drop),
         Command::Unmount(args) => wait_for(unmount::run(context, args)),
         Command::Upgrade(args) => wait_for(upgrade::run(context, args)),
         Command::Status(args) => wait_for(status::run(context, args)),
@@ -49,7 +53,7 @@ fn run_to_end(context: &Context, command: Command) -> Result<(), Failure> {
 }
 
 /// Runs what waits for the network or a daemon.
-fn wait_for(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+fn wait_for<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

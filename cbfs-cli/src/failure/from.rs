@@ -121,6 +121,12 @@ impl From<toa::AgentError> for Failure {
     }
 }
 
+impl From<toa::export::ExportError> for Failure {
+    fn from(error: toa::export::ExportError) -> Self {
+        Self { kind: error.kind().into(), message: error.to_string(), hint: error.hint() }
+    }
+}
+
 impl From<MountError> for Failure {
     fn from(error: MountError) -> Self {
         let kind = match error.kind() {

@@ -16,6 +16,8 @@ mod ship;
 mod stage;
 mod worker;
 
+pub(crate) use open::{check_snapshot_features, select};
+
 use crate::alert::Alerts;
 use crate::base::{Objects, RunBase};
 use crate::error::AgentError;

@@ -10,6 +10,7 @@ use crate::snapshot::JobRows;
 use crate::status::Role;
 use cloud_mgmt::config::{AccessMode, ConfigError, unknown_feature};
 use cloud_mgmt::ledger::{Appender, History, Ledger, LedgerError, SnapshotEntry, Writer};
+use cloud_mgmt::names::FsName;
 use kvfs::base::{Base, EmptyBase};
 use kvfs::data::DataOptions;
 use kvfs::engine::{Engine, EngineIdentity, EngineOptions, EngineSetup, InstanceDirs, create_instance, identity_of};
@@ -234,7 +235,7 @@ pub(super) fn slave(setup: AgentSetup, selector: &SnapshotSelector) -> Result<Ar
     setup.config.check_features(AccessMode::ReadOnly)?;
     let parts = Parts::open(setup)?;
     let history = parts.history()?;
-    let entry = select(&parts, &history, selector)?;
+    let entry = select(&parts.setup.name, &history, selector)?;
     check_snapshot_features(Some(&entry), AccessMode::ReadOnly)?;
     let base = open_base(&parts.objects, Some(&entry))?;
     let stack = Arc::new(Stack::read_only(as_base(base.as_ref())));
@@ -244,7 +245,7 @@ pub(super) fn slave(setup: AgentSetup, selector: &SnapshotSelector) -> Result<Ar
 }
 
 /// Refuses a snapshot that needs what this version does not know.
-pub(super) fn check_snapshot_features(entry: Option<&SnapshotEntry>, mode: AccessMode) -> Result<(), AgentError> {
+pub(crate) fn check_snapshot_features(entry: Option<&SnapshotEntry>, mode: AccessMode) -> Result<(), AgentError> {
     let Some(entry) = entry else { return Ok(()) };
     match unknown_feature(&entry.features, mode) {
         None => Ok(()),
@@ -255,8 +256,13 @@ pub(super) fn check_snapshot_features(entry: Option<&SnapshotEntry>, mode: Acces
     }
 }
 
-fn select(parts: &Parts, history: &History, selector: &SnapshotSelector) -> Result<Arc<SnapshotEntry>, AgentError> {
-    let fs = parts.setup.name.tag.to_string();
+/// The live snapshot that is meant; of several with a name, the newest.
+pub(crate) fn select(
+    name: &FsName,
+    history: &History,
+    selector: &SnapshotSelector,
+) -> Result<Arc<SnapshotEntry>, AgentError> {
+    let fs = name.tag.to_string();
     let found = match selector {
         SnapshotSelector::Latest => history.newest_snapshot(),
         SnapshotSelector::Named(text) => {

@@ -121,6 +121,16 @@ impl Objects {
         &self.proxy
     }
 
+    /// The bucket.
+    pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    /// Where its calls run.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
     /// The bytes of a piece, checked (I6). Never waits for the network: what is missing is `NotResident`, and its
     /// `fetch` brings it.
     pub fn read(self: &Arc<Self>, piece: &Piece) -> Result<Bytes, BaseError> {

@@ -151,7 +151,7 @@ impl RunBase {
     }
 
     /// The object of a pack.
-    fn pack(&self, pack: PackNo) -> Result<ObjectRef, BaseError> {
+    pub(crate) fn pack(&self, pack: PackNo) -> Result<ObjectRef, BaseError> {
         if let Some(object) = self.packs.lock().get(&pack) {
             return Ok(object.clone());
         }

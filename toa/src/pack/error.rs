@@ -1,5 +1,6 @@
 //! Why a pack cannot be written or a frame cannot be read.
 
+use crate::tar::MemberError;
 use kvfs::ids::PackNo;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -56,5 +57,11 @@ impl PackError {
 
     pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
         |source| Self::Io { path: path.to_owned(), source }
+    }
+}
+
+impl From<MemberError> for PackError {
+    fn from(error: MemberError) -> Self {
+        Self::Member(error.0)
     }
 }

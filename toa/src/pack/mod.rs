@@ -5,14 +5,12 @@
 
 mod error;
 mod frames;
-mod header;
-mod member;
 mod reader;
 mod writer;
 
+pub use crate::tar::{Member, MemberKind, Range};
 pub use error::{PackError, PackErrorKind};
 pub use frames::{PackSummary, PendingRef};
-pub use member::{Member, MemberKind, Range};
 pub use reader::decode_frame;
 pub use writer::{PackIdentity, PackWriter};
 

@@ -3,8 +3,7 @@
 use super::FRAME_RAW_BYTES;
 use super::error::PackError;
 use super::frames::{FrameStream, PackSummary, PendingRef};
-use super::header;
-use super::member::Member;
+use crate::tar::{self, Member};
 use kvfs::ids::{Epoch, PackNo};
 use kvfs::schema::FrameRef;
 use std::path::Path;
@@ -52,7 +51,7 @@ impl PackWriter {
     /// Starts the pack at `path`; what an interrupted attempt left there is replaced.
     pub fn create(path: &Path, identity: PackIdentity) -> Result<Self, PackError> {
         let mut stream = FrameStream::create(path, identity.number)?;
-        stream.put(&header::global(identity.fs, identity.number, identity.epoch.0))?;
+        stream.put(&tar::global(identity.fs, identity.number, identity.epoch.0))?;
         stream.close()?;
         Ok(Self { stream, member: None })
     }
@@ -62,9 +61,9 @@ impl PackWriter {
         if self.member.is_some() {
             return Err(PackError::Member("the member before it is still open"));
         }
-        let head = header::encode(member)?;
+        let head = tar::encode(member)?;
         let left = member.kind.data_bytes();
-        let padding = header::padding(left);
+        let padding = tar::padding(left);
         let whole = head.len() as u64 + left + padding as u64;
         let shares_frames = if whole <= FRAME_RAW_BYTES as u64 { Shares::Yes } else { Shares::No };
         if shares_frames == Shares::Yes && self.stream.open_bytes() as u64 + whole > FRAME_RAW_BYTES as u64 {
@@ -95,7 +94,7 @@ impl PackWriter {
         if open.shares_frames == Shares::No {
             self.stream.close()?;
         }
-        self.stream.put(&[0; header::BLOCK][..open.padding])
+        self.stream.put(&[0; tar::BLOCK][..open.padding])
     }
 
     /// Ends the open frame now, so that references into it can be resolved.
@@ -119,7 +118,7 @@ impl PackWriter {
             return Err(PackError::Member("the last member is still open"));
         }
         self.stream.close()?;
-        self.stream.put(&[0; 2 * header::BLOCK])?;
+        self.stream.put(&[0; 2 * tar::BLOCK])?;
         self.stream.finish()
     }
 }

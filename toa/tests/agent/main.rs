@@ -2,9 +2,11 @@
 //! number of random histories.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on ends
 
+mod export;
 mod jobs;
 mod node;
 mod tree;
+mod untar;
 
 use cloud_mgmt::store::{FaultMoment, FaultPlan, MemoryStore};
 use kvfs::fs::Access;

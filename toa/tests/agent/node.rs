@@ -5,10 +5,12 @@ use cloud_mgmt::ledger::{History, Ledger};
 use cloud_mgmt::names::FsName;
 use cloud_mgmt::store::ObjectStore;
 use kvfs::fs::FileSystem;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use toa::export::{ExportError, ExportSetup, ExportSummary, ExportWatch};
 use toa::{Agent, AgentError, AgentOptions, AgentSetup, SnapshotSelector, SnapshotState};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -69,6 +71,43 @@ impl Bucket {
         self.runtime.block_on(ledger.history()).unwrap()
     }
 
+    /// Exports a snapshot: what came out, and what it says of it.
+    pub(crate) fn export(&self, snapshot: SnapshotSelector) -> (Vec<u8>, Result<ExportSummary, ExportError>, Heard) {
+        let (mut out, mut heard) = (Vec::new(), Heard::default());
+        let written = self.export_into(snapshot, &mut out, &mut heard);
+        (out, written, heard)
+    }
+
+    /// Exports the newest snapshot to an output; `stop`: nobody wants it any more.
+    pub(crate) fn export_to(&self, out: &mut dyn Write, stop: Stop) -> Result<ExportSummary, ExportError> {
+        self.export_into(SnapshotSelector::Latest, out, &mut Heard { stop: stop == Stop::AtOnce, ..Heard::default() })
+    }
+
+    fn export_into(
+        &self,
+        snapshot: SnapshotSelector,
+        out: &mut dyn Write,
+        heard: &mut Heard,
+    ) -> Result<ExportSummary, ExportError> {
+        let scratch = tempfile::tempdir().unwrap();
+        let config = self.setup(scratch.path().to_owned(), Uuid::nil()).config;
+        let setup = ExportSetup {
+            store: Arc::clone(&self.store),
+            name: self.name.clone(),
+            config,
+            snapshot,
+            scratch: scratch.path().to_owned(),
+            fetch_timeout: Duration::from_secs(5),
+            runtime: self.runtime.handle().clone(),
+        };
+        toa::export::open(setup)?.write(out, heard)
+    }
+
+    /// The bucket itself.
+    pub(crate) fn block_on<T>(&self, run: impl AsyncFnOnce(&dyn ObjectStore) -> T) -> T {
+        self.runtime.block_on(run(self.store.as_ref()))
+    }
+
     /// I3: whatever a live snapshot names is there, with its size.
     pub(crate) fn check_references(&self) {
         let mut checked = 0;
@@ -81,6 +120,35 @@ impl Bucket {
             }
         }
         assert!(checked > 0, "nothing was checked");
+    }
+}
+
+/// Whether an export is wanted to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    AtOnce,
+    Never,
+}
+
+/// What an export tells while it runs.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    pub(crate) bytes: u64,
+    pub(crate) skipped: Vec<Vec<u8>>,
+    pub(crate) stop: bool,
+}
+
+impl ExportWatch for Heard {
+    fn done(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+
+    fn skipped(&mut self, path: &[u8]) {
+        self.skipped.push(path.to_vec());
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stop
     }
 }
 

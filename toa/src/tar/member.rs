@@ -1,8 +1,13 @@
-//! One member of a pack, as tar sees it.
+//! One member, as tar sees it.
 
 use bytes::Bytes;
 use kvfs::Ino;
 use kvfs::schema::Time;
+
+/// A member that contradicts itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct MemberError(pub(crate) &'static str);
 
 /// Bytes `[offset, offset + len)` of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,15 +3,15 @@
 //! POSIX.1-2017 `pax` gives both formats; sparse members are "PAX format, version 1.0" of the GNU tar manual. Written
 //! here and not by a library because names are raw bytes, times carry nanoseconds before 1970 and files have holes.
 
-use super::error::PackError;
-use super::member::{Member, MemberKind, Range};
+use super::acl;
+use super::member::{Member, MemberError, MemberKind, Range};
 use kvfs::ids::PackNo;
 use kvfs::schema::Time;
 use tar::{EntryType, Header};
 use uuid::Uuid;
 
 /// The unit of a tar file, bytes.
-pub(super) const BLOCK: usize = 512;
+pub(crate) const BLOCK: usize = 512;
 /// The largest number in a 12-byte octal field.
 const OCTAL_11_MAX: u64 = 0o777_7777_7777;
 /// The largest number in an 8-byte octal field.
@@ -20,12 +20,12 @@ const OCTAL_7_MAX: u32 = 0o777_7777;
 const NAME_BYTES: usize = 100;
 
 /// Zero bytes that fill `len` up to whole blocks.
-pub(super) fn padding(len: u64) -> usize {
+pub(crate) fn padding(len: u64) -> usize {
     (BLOCK - (len % BLOCK as u64) as usize) % BLOCK
 }
 
 /// The global header: what this pack is.
-pub(super) fn global(fs: Uuid, pack: PackNo, epoch: u32) -> Vec<u8> {
+pub(crate) fn global(fs: Uuid, pack: PackNo, epoch: u32) -> Vec<u8> {
     let version = env!("CARGO_PKG_VERSION");
     let mut records = Records::default();
     let text = format!("CBFS {version} filesystem {} pack {pack} epoch {epoch}", fs.hyphenated());
@@ -35,8 +35,18 @@ pub(super) fn global(fs: Uuid, pack: PackNo, epoch: u32) -> Vec<u8> {
     bytes
 }
 
+/// The beginning of a member that never comes: a tar that ends with it is damaged for every reader.
+pub(crate) fn unfinished() -> Vec<u8> {
+    let mut header = Header::new_ustar();
+    fill(&mut header.as_old_mut().name, b"PaxHeaders/unfinished");
+    header.set_entry_type(EntryType::XHeader);
+    header.set_size(BLOCK as u64);
+    header.set_cksum();
+    header.as_bytes().to_vec()
+}
+
 /// All header bytes of a member, the map of a sparse file included.
-pub(super) fn encode(member: &Member) -> Result<Vec<u8>, PackError> {
+pub(crate) fn encode(member: &Member) -> Result<Vec<u8>, MemberError> {
     let map = sparse_map(&member.kind)?;
     let path = full_path(member);
     let stored = map.as_ref().map_or(0, |map| map.len() as u64) + member.kind.data_bytes();
@@ -99,7 +109,10 @@ fn pax_records(member: &Member, path: &[u8], stored: u64, layout: Layout) -> Rec
         }
     }
     for (name, value) in &member.xattrs {
-        records.add(&xattr_keyword(name), value);
+        match acl::keyword(name).zip(acl::text(value)) {
+            Some((keyword, text)) => records.add(keyword, text.as_bytes()),
+            None => records.add(&xattr_keyword(name), value),
+        }
     }
     records
 }
@@ -175,7 +188,7 @@ fn fill(field: &mut [u8], from: &[u8]) {
 }
 
 /// The map in front of a sparse file's data; `None` for a file without holes and for everything else.
-fn sparse_map(kind: &MemberKind) -> Result<Option<Vec<u8>>, PackError> {
+fn sparse_map(kind: &MemberKind) -> Result<Option<Vec<u8>>, MemberError> {
     let MemberKind::File { size, ranges } = kind else { return Ok(None) };
     check_ranges(*size, ranges)?;
     let dense = match ranges.as_slice() {
@@ -197,17 +210,17 @@ fn sparse_map(kind: &MemberKind) -> Result<Option<Vec<u8>>, PackError> {
     Ok(Some(map))
 }
 
-fn check_ranges(size: u64, ranges: &[Range]) -> Result<(), PackError> {
+fn check_ranges(size: u64, ranges: &[Range]) -> Result<(), MemberError> {
     let mut at = None;
     if ranges.iter().rev().skip(1).any(|range| range.len % BLOCK as u64 != 0) {
-        return Err(PackError::Member("a range before the last is not whole blocks"));
+        return Err(MemberError("a range before the last is not whole blocks"));
     }
     for range in ranges {
         let end = range.offset.checked_add(range.len).filter(|end| range.len > 0 && *end <= size);
         if at.is_some_and(|at| range.offset <= at) {
-            return Err(PackError::Member("ranges touch or are not in order"));
+            return Err(MemberError("ranges touch or are not in order"));
         }
-        at = Some(end.ok_or(PackError::Member("a range is empty or beyond the file"))?);
+        at = Some(end.ok_or(MemberError("a range is empty or beyond the file"))?);
     }
     Ok(())
 }
@@ -266,6 +279,30 @@ mod tests {
             let said: usize = text.split(' ').next().unwrap().parse().unwrap();
             assert_eq!(said, text.len());
         }
+    }
+
+    #[test]
+    fn acls_are_records_of_their_own() {
+        let acl = acl::tests::attribute(&[(1, 6, 0), (4, 4, 0), (32, 0, 0)]);
+        let member = Member {
+            path: b"d".to_vec(),
+            kind: MemberKind::Directory,
+            mode: 0o750,
+            uid: 1,
+            gid: 2,
+            mtime: Time { secs: 3, nanos: 4 },
+            xattrs: vec![
+                (b"system.posix_acl_access".to_vec(), acl.clone().into()),
+                (b"system.posix_acl_default".to_vec(), acl.into()),
+                (b"user.x".to_vec(), b"y".to_vec().into()),
+            ],
+            ino: kvfs::Ino(5),
+        };
+        let bytes = encode(&member).unwrap();
+        let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+        assert!(has(b"53 SCHILY.acl.access=user::rw-,group::r--,other::---\n"), "{}", bytes.escape_ascii());
+        assert!(has(b"SCHILY.acl.default=user::rw-,group::r--,other::---\n"));
+        assert!(has(b"SCHILY.xattr.user.x=y\n") && !has(b"posix_acl"));
     }
 
     #[test]

@@ -1,0 +1,8 @@
+//! Members of a tar as bytes: what packs and exports write.
+
+mod acl;
+mod header;
+mod member;
+
+pub(crate) use header::{BLOCK, encode, global, padding, unfinished};
+pub use member::{Member, MemberError, MemberKind, Range};
