@@ -80,6 +80,16 @@ impl FsName {
         format!("{self}/idx/")
     }
 
+    /// `<TAG>-<UUID>/listing/`: what all names of its listings start with.
+    pub fn listing_prefix(&self) -> String {
+        format!("{self}/listing/")
+    }
+
+    /// Whether `object` is one that snapshots are made of: a pack, a run or a listing.
+    pub fn is_of_snapshots(&self, object: &str) -> bool {
+        [self.pack_prefix(), self.run_prefix(), self.listing_prefix()].iter().any(|prefix| object.starts_with(prefix))
+    }
+
     /// `<TAG>-<UUID>/pack/<epoch>-<xid>-<op>-<n>.tar.zst`
     pub fn pack_object(&self, epoch: u32, xid: u64, op: Uuid, n: u32) -> String {
         format!("{}{epoch:08x}-{xid:016x}-{}-{n:08x}.tar.zst", self.pack_prefix(), op.simple())
@@ -88,6 +98,11 @@ impl FsName {
     /// `<TAG>-<UUID>/idx/<epoch>-<xid>-<op>-<n>.run`
     pub fn run_object(&self, epoch: u32, xid: u64, op: Uuid, n: u32) -> String {
         format!("{}{epoch:08x}-{xid:016x}-{}-{n:08x}.run", self.run_prefix(), op.simple())
+    }
+
+    /// `<TAG>-<UUID>/listing/<epoch>-<xid>-<op>.ndjson.zst`
+    pub fn listing_object(&self, epoch: u32, xid: u64, op: Uuid) -> String {
+        format!("{}{epoch:08x}-{xid:016x}-{}.ndjson.zst", self.listing_prefix(), op.simple())
     }
 }
 
@@ -122,6 +137,20 @@ mod tests {
             name.pack_object(1, 2, Uuid::nil(), 3).rsplit('/').next(),
             Some("00000001-0000000000000002-00000000000000000000000000000000-00000003.tar.zst")
         );
+    }
+
+    #[test]
+    fn what_snapshots_are_made_of_is_told_from_the_rest() {
+        let name = FsName { tag: "home".parse().unwrap(), id: Uuid::from_u128(7) };
+        let op = Uuid::from_u128(9);
+        let listing = name.listing_object(1, 2, op);
+        assert!(listing.ends_with("/listing/00000001-0000000000000002-00000000000000000000000000000009.ndjson.zst"));
+        for object in [listing, name.pack_object(1, 2, op, 3), name.run_object(1, 2, op, 3)] {
+            assert!(name.is_of_snapshots(&object), "{object}");
+        }
+        for object in [name.ledger_object(1), name.config_object(), name.hint_object(), "x/listing/1".to_owned()] {
+            assert!(!name.is_of_snapshots(&object), "{object}");
+        }
     }
 
     #[test]

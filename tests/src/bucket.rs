@@ -178,6 +178,13 @@ impl Bucket {
         let objects = self.list()?;
         let mut seen = BTreeSet::new();
         for record in self.ledger()?.iter().filter(|record| record["kind"] == "snapshot") {
+            let entry = &record["listing"];
+            if entry.is_object() {
+                let (name, size) = (entry["object"].as_str(), entry["size"].as_u64());
+                let found =
+                    objects.iter().find(|(object, bytes)| Some(object.as_str()) == name && Some(*bytes) == size);
+                seen.insert(found.with_context(|| format!("the listing {entry} dangles"))?.0.clone());
+            }
             for list in ["runs", "packs_new"] {
                 let entries = record[list].as_array().with_context(|| format!("no {list} in {record}"))?;
                 for entry in entries {

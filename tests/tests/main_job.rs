@@ -6,7 +6,7 @@ use cbfs_tests::bucket::{Bucket, StoreKind};
 use cbfs_tests::manifest::{Compare, Kind, Manifest};
 use cbfs_tests::nasty;
 use cbfs_tests::on_both_stores;
-use cbfs_tests::process::{run_ok, run_with_input};
+use cbfs_tests::process::{run, run_ok, run_with_input};
 use cbfs_tests::scenario::{Mount, Scenario, check_read_only, unpack};
 use cbfs_tests::serial::serial;
 use cbfs_tests::source::{SourceTree, source_tree};
@@ -28,7 +28,7 @@ fn a_tree_goes_through_the_bucket(kind: StoreKind) -> Result<()> {
     let first = scenario.snapshot(&master.node, "first")?;
     ensure!(first.state == "complete" && first.uploaded > 0, "{first:?}");
     let first_bytes = scenario.bucket.bytes_with("/pack/")? + scenario.bucket.bytes_with("/idx/")?;
-    let first_packs = packs(&scenario.bucket)?;
+    let first_packs = packs_of(&scenario.bucket)?;
     slave_shows(&scenario, "first", &first_tree).context("first snapshot")?;
 
     let second_tree = change_a_little(top)?;
@@ -125,10 +125,66 @@ fn overwrite_start(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn packs(bucket: &Bucket) -> Result<Vec<String>> {
+fn packs_of(bucket: &Bucket) -> Result<Vec<String>> {
     let names = bucket.names_with("/pack/")?;
     ensure!(names.iter().all(|name| name.ends_with(".tar.zst")) && !names.is_empty(), "{names:?}");
     Ok(names)
+}
+
+/// The script of `docs/formats/listing.md` as it stands there, after everything that tar alone cannot restore.
+#[test]
+fn a_listing_restores_any_snapshot_without_cbfs() -> Result<()> {
+    let _turn = serial()?;
+    let scenario = Scenario::new(StoreKind::Directory, "listed")?;
+    let master = Mount::new(&scenario.bucket, &scenario.address, &["--set", "snapshot.listing=on"])?;
+    let top = master.mounted.dir();
+    let set = top.join("nasty");
+    fs::create_dir(&set)?;
+    nasty::build(&set)?;
+    let noise = |seed: u64, len: usize| {
+        let mut bytes = vec![0; len];
+        blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+        bytes
+    };
+    for index in 0..300 {
+        fs::write(top.join(format!("file {index}")), noise(index, 50 * index as usize))?;
+    }
+    fs::write(top.join("large"), noise(1, 70 << 20))?;
+    scenario.snapshot(&master.node, "first")?;
+    let first = Manifest::scan(top)?;
+    for index in (0..300).step_by(7) {
+        fs::remove_file(top.join(format!("file {index}")))?;
+    }
+    fs::rename(&set, top.join("moved"))?;
+    append(&top.join("moved/links/one"), b"more")?;
+    overwrite_start(&top.join("large"))?;
+    fs::copy(top.join("large"), top.join("shared"))?;
+    fs::File::options().write(true).open(top.join("shared"))?.set_len(3_333_333)?;
+    scenario.snapshot(&master.node, "second")?;
+    let second = Manifest::scan(top)?;
+    ensure!(scenario.bucket.check_references()? > 4, "nothing is referenced");
+    master.unmount()?;
+
+    let place = tempfile::tempdir()?;
+    let packs = place.path().join("packs");
+    fs::create_dir(&packs)?;
+    for name in packs_of(&scenario.bucket)? {
+        fs::write(packs.join(name.rsplit('/').next().context("no name")?), scenario.bucket.get(&name)?)?;
+    }
+    let manual = include_str!("../../docs/formats/listing.md");
+    let script = manual.split("```python\n").nth(1).and_then(|rest| rest.split("```").next()).context("no script")?;
+    ensure!(script.lines().filter(|line| !line.trim().is_empty()).count() <= 40, "the script is too long");
+    let listings = scenario.bucket.names_with("/listing/")?;
+    ensure!(listings.len() == 2, "{listings:?}");
+    for (at, (name, expected)) in listings.iter().zip([first, second]).enumerate() {
+        let (listing, out) = (place.path().join(format!("{at}.zst")), place.path().join(format!("out {at}")));
+        fs::write(&listing, scenario.bucket.get(name)?)?;
+        let mut python = Command::new("python3");
+        python.args(["-c", script]).args([&listing, &packs, &out]);
+        run(&mut python, Duration::from_secs(300))?.success()?;
+        expected.must_equal(&Manifest::scan(&out)?, Compare::AnyHoles).context(name.clone())?;
+    }
+    Ok(())
 }
 
 /// `cbfs export | tar -x`, on a machine that has nothing but the bucket: what a slave shows, with everything that tar knows.

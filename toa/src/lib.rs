@@ -16,7 +16,7 @@ pub mod snapshot;
 pub mod status;
 pub mod tar;
 
-pub use agent::{Agent, AgentOptions, AgentSetup, SnapshotSelector, check_snapshot_name};
+pub use agent::{Agent, AgentOptions, AgentSetup, Listing, SnapshotSelector, check_snapshot_name};
 pub use alert::{Alert, AlertKind, Alerts, LogOnly};
 pub use error::{AgentError, ErrorKind};
 pub use kvfs::op::SnapshotKind;

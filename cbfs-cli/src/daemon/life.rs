@@ -172,6 +172,7 @@ async fn open_agent(
             upload_concurrency: limits.upload_concurrency,
             snapshot_interval: limits.snapshot_interval,
             failure: limits.failure,
+            listing: limits.listing,
         },
         alerts: alerts::by_command(settings.text(keys::ALERT_COMMAND))?,
         runtime: tokio::runtime::Handle::current(),

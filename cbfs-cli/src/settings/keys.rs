@@ -54,6 +54,8 @@ pub const KVS_MAX_DISK: Key = key("kvs.max_disk", "CBFS_KVS_MAX_DISK", Shape::By
 pub const FETCH_TIMEOUT: Key = key("fetch.timeout", "CBFS_FETCH_TIMEOUT", Shape::Duration, Some("30s"));
 /// Objects uploaded at once.
 pub const UPLOAD_CONCURRENCY: Key = key("upload.concurrency", "CBFS_UPLOAD_CONCURRENCY", Shape::Count, Some("4"));
+/// Whether each snapshot comes with a portable listing.
+pub const SNAPSHOT_LISTING: Key = key("snapshot.listing", "CBFS_SNAPSHOT_LISTING", Shape::Switch, Some("off"));
 /// Whether a daemon that dies is followed by another one, and the mount goes on.
 pub const DAEMON_RESTART: Key = key("daemon.restart", "CBFS_DAEMON_RESTART", Shape::Switch, Some("on"));
 
@@ -78,7 +80,7 @@ pub const PERIODIC_PERSISTENT: Key =
 pub const ALERT_COMMAND: Key = key("alert.command", "CBFS_ALERT_COMMAND", Shape::Text, None);
 
 /// All of them.
-pub const KEYS: [Key; 15] = [
+pub const KEYS: [Key; 16] = [
     STORE,
     MOUNT_POINT,
     CHECK_INTERVAL,
@@ -86,6 +88,7 @@ pub const KEYS: [Key; 15] = [
     KVS_MAX_DISK,
     FETCH_TIMEOUT,
     UPLOAD_CONCURRENCY,
+    SNAPSHOT_LISTING,
     DAEMON_RESTART,
     SNAPSHOT_INTERVAL,
     PERSISTENT_AFTER,

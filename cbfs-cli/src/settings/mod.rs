@@ -46,6 +46,8 @@ pub struct Limits {
     pub snapshot_interval: Option<Duration>,
     /// What becomes of snapshots that cannot be published.
     pub failure: FailurePolicy,
+    /// Whether each snapshot comes with a portable listing.
+    pub listing: toa::Listing,
 }
 
 /// What becomes of a mount whose daemon dies.
@@ -151,6 +153,11 @@ impl Settings {
             },
             fetch_timeout: self.read(keys::FETCH_TIMEOUT, keys::Key::duration)?,
             upload_concurrency: self.read(keys::UPLOAD_CONCURRENCY, keys::Key::count)?,
+            listing: if self.read(keys::SNAPSHOT_LISTING, keys::Key::switch)? {
+                toa::Listing::On
+            } else {
+                toa::Listing::Off
+            },
             snapshot_interval: self.read(keys::SNAPSHOT_INTERVAL, keys::Key::interval)?,
             failure: self.failure_policy()?,
         })

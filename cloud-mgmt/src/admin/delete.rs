@@ -21,7 +21,7 @@ pub enum DeleteMode {
 pub struct DeleteReport {
     /// The filesystem.
     pub name: FsName,
-    /// Packs and runs that are condemned, now or before.
+    /// Packs, runs and listings that are condemned, now or before.
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
@@ -29,7 +29,7 @@ pub struct DeleteReport {
     pub kept: Vec<String>,
 }
 
-/// Deletes a filesystem: a delete record, which stops a live master, then every pack and run is condemned except the last
+/// Deletes a filesystem: a delete record, which stops a live master, then every pack, run and listing is condemned except the last
 /// snapshot's runs. Bytes go when the collector of garbage purges them after its grace time; until then
 /// [`undelete`] brings all of it back. May be repeated: it then does what is left to do.
 pub async fn delete(store: &Arc<dyn ObjectStore>, name: &FsName, mode: DeleteMode) -> Result<DeleteReport, AdminError> {
@@ -75,6 +75,7 @@ async fn doomed(store: &Arc<dyn ObjectStore>, history: &History) -> Result<Vec<O
     let kept = kept(history);
     let mut objects = store.list(&history.fs().pack_prefix()).await?;
     objects.extend(store.list(&history.fs().run_prefix()).await?);
+    objects.extend(store.list(&history.fs().listing_prefix()).await?);
     objects.retain(|meta| !kept.contains(&meta.name));
     Ok(objects)
 }

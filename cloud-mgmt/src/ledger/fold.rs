@@ -66,6 +66,7 @@ impl History {
             }
         }
         self.runs.extend(snapshot.runs.iter().map(|run| run.object.clone()));
+        self.listings.extend(snapshot.listing.iter().map(|listing| listing.object.clone()));
         self.snapshots.insert(seq, Arc::new(snapshot.clone()));
     }
 
@@ -83,6 +84,7 @@ impl History {
         for object in &condemnation.objects {
             self.packs.remove(object);
             self.runs.remove(object);
+            self.listings.remove(object);
         }
     }
 

@@ -86,6 +86,7 @@ pub struct History {
     pub(super) pins: BTreeMap<Uuid, String>,
     pub(super) packs: HashMap<String, Life>,
     pub(super) runs: BTreeSet<String>,
+    pub(super) listings: BTreeSet<String>,
     pub(super) condemned: BTreeMap<Seq, Condemnation>,
     pub(super) condemned_objects: HashMap<String, Seq>,
     pub(super) properties: BTreeMap<String, String>,
@@ -107,6 +108,7 @@ impl History {
             pins: BTreeMap::new(),
             packs: HashMap::new(),
             runs: BTreeSet::new(),
+            listings: BTreeSet::new(),
             condemned: BTreeMap::new(),
             condemned_objects: HashMap::new(),
             properties: BTreeMap::new(),
@@ -195,24 +197,25 @@ impl History {
         self.unknown
     }
 
-    /// Names of all packs and runs that a live snapshot uses; of a deleted filesystem the last snapshot's runs alone,
+    /// Names of all packs, runs and listings that a live snapshot uses; of a deleted filesystem the last snapshot's runs alone,
     /// which stay for ever.
     pub fn retained(&self) -> HashSet<&str> {
         if self.deletion.is_some() {
             let last = self.snapshots.last_key_value();
             return last.into_iter().flat_map(|(_, snapshot)| &snapshot.runs).map(|run| run.object.as_str()).collect();
         }
-        let runs = self.snapshots.values().flat_map(|snapshot| &snapshot.runs).map(|run| run.object.as_str());
+        let own = self.snapshots.values().flat_map(|snapshot| snapshot.runs_and_listing());
         let packs = self.packs.iter().filter(|(_, life)| self.lives(life)).map(|(object, _)| object.as_str());
-        runs.chain(packs).collect()
+        own.chain(packs).collect()
     }
 
-    /// Packs and runs that were official once, that no live snapshot uses and nobody has condemned yet; sorted. What
+    /// Packs, runs and listings that were official once, that no live snapshot uses and nobody has condemned yet; sorted. What
     /// never was official is found by listing the bucket.
     pub fn unreferenced(&self) -> Vec<String> {
         let retained = self.retained();
         let free = |object: &&String| !retained.contains(object.as_str()) && self.condemned_by(object).is_none();
-        let mut objects: Vec<_> = self.packs.keys().chain(&self.runs).filter(free).cloned().collect();
+        let mut objects: Vec<_> =
+            self.packs.keys().chain(&self.runs).chain(&self.listings).filter(free).cloned().collect();
         objects.sort_unstable();
         objects
     }

@@ -23,5 +23,5 @@ pub use history::{Condemnation, Deletion, History, Holder, Published, Tail};
 pub use intent::{Intent, IntentError, IntentStore, MemoryIntents};
 pub use operations::Reign;
 pub use read::Ledger;
-pub use record::{Entry, LedgerRecord, PackEntry, RunEntry, Seq, SnapshotEntry, State};
+pub use record::{Entry, LedgerRecord, ListingEntry, PackEntry, RunEntry, Seq, SnapshotEntry, State};
 pub use writer::{Stamps, SystemStamps, Writer};

@@ -183,7 +183,7 @@ pub struct SnapshotEntry {
     pub inodes: u64,
     /// Sum of file sizes in it, bytes.
     pub bytes: u64,
-    /// Bytes uploaded for it, packs and runs.
+    /// Bytes uploaded for it: packs, runs, listing.
     pub uploaded: u64,
     /// All its index runs, newest first.
     pub runs: Vec<RunEntry>,
@@ -196,6 +196,33 @@ pub struct SnapshotEntry {
     /// Features that a reader must know.
     #[serde(default)]
     pub features: Vec<String>,
+    /// Where its bytes are, for people without this program; see `docs/formats/listing.md`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listing: Option<ListingEntry>,
+}
+
+impl SnapshotEntry {
+    /// Names of the objects that stand in it: runs, new packs, listing. Older packs are in the manifests before it.
+    pub fn objects(&self) -> impl Iterator<Item = &str> {
+        self.runs_and_listing().chain(self.packs_new.iter().map(|pack| pack.object.as_str()))
+    }
+
+    /// Names of the objects that live as long as this manifest is one that names them.
+    pub(super) fn runs_and_listing(&self) -> impl Iterator<Item = &str> {
+        let listing = self.listing.iter().map(|listing| listing.object.as_str());
+        self.runs.iter().map(|run| run.object.as_str()).chain(listing)
+    }
+}
+
+/// The portable listing of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListingEntry {
+    /// Object name, whole.
+    pub object: String,
+    /// Bytes.
+    pub size: u64,
+    /// BLAKE3 of the object, 64 hex digits.
+    pub hash: String,
 }
 
 /// An index run.

@@ -109,9 +109,7 @@ fn check_snapshot(history: &History, snapshot: &SnapshotEntry) -> Result<(), Str
 
 /// An object of the snapshot that is condemned (rule 10).
 pub(super) fn condemned_part<'a>(history: &History, snapshot: &'a SnapshotEntry) -> Option<&'a str> {
-    let runs = snapshot.runs.iter().map(|run| run.object.as_str());
-    let packs = snapshot.packs_new.iter().map(|pack| pack.object.as_str());
-    runs.chain(packs).find(|object| history.condemned_by(object).is_some())
+    snapshot.objects().find(|object| history.condemned_by(object).is_some())
 }
 
 fn live(history: &History, id: Uuid) -> Result<(), String> {
@@ -132,13 +130,12 @@ fn check_drop(history: &History, id: Uuid) -> Result<(), String> {
     Ok(())
 }
 
-/// Rule 9: packs and runs of this filesystem that nothing retained needs.
+/// Rule 9: packs, runs and listings of this filesystem that nothing retained needs.
 fn check_condemn(history: &History, objects: &[String]) -> Result<(), String> {
-    let (packs, runs) = (history.fs.pack_prefix(), history.fs.run_prefix());
     let retained: HashSet<&str> = history.retained();
     for object in objects {
-        if !object.starts_with(&packs) && !object.starts_with(&runs) {
-            return Err(format!("{object} is no pack or run of this filesystem"));
+        if !history.fs.is_of_snapshots(object) {
+            return Err(format!("{object} is no pack, run or listing of this filesystem"));
         }
         if retained.contains(object.as_str()) {
             return Err(format!("{object} is condemned and in use"));

@@ -67,6 +67,7 @@ async fn uploaded(store: &Arc<dyn ObjectStore>, name: &FsName, n: u64, parent: O
         packs_dead: vec![],
         runs_dead: vec![],
         features: vec![],
+        listing: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What each operation allows and refuses.
 
 use crate::world::{Node, kinds, pack, run, snapshot};
-use cloud_mgmt::ledger::{LedgerError, LedgerErrorKind, Reign, Seq};
+use cloud_mgmt::ledger::{LedgerError, LedgerErrorKind, ListingEntry, Reign, Seq, SnapshotEntry};
 use cloud_mgmt::store::MemoryStore;
 use uuid::Uuid;
 
@@ -113,6 +113,39 @@ async fn drops_pins_and_what_becomes_unreferenced() {
     let purged = master.purge(condemned).await.unwrap();
     assert_eq!(master.purge(condemned).await.unwrap().seq, purged.seq);
     assert_eq!(master.purge(Seq(1)).await.unwrap_err().kind(), LedgerErrorKind::Invalid);
+}
+
+#[tokio::test]
+async fn a_listing_lives_as_long_as_its_snapshot() {
+    let bucket = MemoryStore::new();
+    let master = Node::new(&bucket, 1).start();
+    master.claim_first_epoch().await.unwrap();
+    let listing = |id: u32| ListingEntry {
+        object: crate::world::fs().listing_object(1, u64::from(id), Uuid::from_u128(u128::from(id))),
+        size: 50,
+        hash: "00".repeat(32),
+    };
+    let (first, second) = (snapshot(1, None, 1), snapshot(2, Some(1), 1));
+    let (gone, kept) = (listing(1).object, listing(2).object);
+    master.publish_snapshot(&SnapshotEntry { listing: Some(listing(1)), ..first.clone() }).await.unwrap();
+    master.publish_snapshot(&SnapshotEntry { listing: Some(listing(2)), ..second }).await.unwrap();
+    // One that nobody published yet can be taken for an orphan, and then not be used.
+    master.condemn(&[listing(3).object], "orphan").await.unwrap();
+    let late = SnapshotEntry { listing: Some(listing(3)), ..snapshot(3, Some(2), 1) };
+    assert_eq!(master.publish_snapshot(&late).await.unwrap_err().kind(), LedgerErrorKind::Condemned);
+    let in_use = master.condemn(std::slice::from_ref(&gone), "test").await.unwrap_err();
+    assert_eq!(in_use.kind(), LedgerErrorKind::InUse);
+    master.drop_snapshot(first.id).await.unwrap();
+    let history = master.ledger().history().await.unwrap();
+    assert!(history.retained().contains(kept.as_str()) && !history.retained().contains(gone.as_str()));
+    assert!(history.unreferenced().contains(&gone) && !history.unreferenced().contains(&kept));
+    let condemned = master.condemn(&history.unreferenced(), "dropped").await.unwrap()[0].seq;
+    master.purge(condemned).await.unwrap();
+    let history = master.ledger().history().await.unwrap();
+    assert!(history.unreferenced().is_empty());
+    master.delete("test").await.unwrap();
+    let history = master.ledger().history().await.unwrap();
+    assert!(!history.retained().contains(kept.as_str()), "of a deleted filesystem only the index stays");
 }
 
 #[tokio::test]

@@ -77,6 +77,7 @@ pub fn snapshot(id: u32, parent: Option<u32>, epoch: u32) -> SnapshotEntry {
         packs_dead: vec![],
         runs_dead: vec![],
         features: vec![],
+        listing: None,
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod cancel;
 mod failure;
+mod listing;
 mod meter;
 mod open;
 mod periodic;
@@ -16,6 +17,7 @@ mod ship;
 mod stage;
 mod worker;
 
+pub use listing::Listing;
 pub(crate) use open::{check_snapshot_features, select};
 
 use crate::alert::Alerts;
@@ -63,6 +65,8 @@ pub struct AgentOptions {
     pub snapshot_interval: Option<Duration>,
     /// What becomes of snapshots that cannot be published.
     pub failure: FailurePolicy,
+    /// Whether each snapshot comes with a portable listing.
+    pub listing: Listing,
 }
 
 /// Everything that an agent is opened with.

@@ -1,5 +1,6 @@
 //! Staging: packs, run and manifest of a snapshot, in the proxy.
 
+use super::listing::Listing;
 use super::open::as_base;
 use super::{Agent, kind_name};
 use crate::base::RunBase;
@@ -70,17 +71,16 @@ impl Agent {
             // Some may have left early, to make room.
             object.sent = self.proxy.staged_path(&object.name).is_none();
         }
-        job.objects.push(JobObject {
+        let run_object = JobObject {
             name: run_entry.object.clone(),
             size: run_entry.size,
             hash: Some(self.hash_of_staged(&run_entry.object)?),
             sent: false,
-        });
+        };
         job.xid_from = Some(changes.xid_from().0);
-        let uploaded = job.objects.iter().map(|o| o.size).sum();
         let runs = std::iter::once(run_entry).chain(kept).collect();
         let Collected { pack_end, packs_dead, .. } = staged.collected;
-        job.manifest = Some(Box::new(SnapshotEntry {
+        let mut manifest = SnapshotEntry {
             id: job.id,
             name: job.name.clone(),
             snapshot_kind: kind_name(job.kind).into(),
@@ -94,13 +94,25 @@ impl Agent {
             pack_end: pack_end.0,
             inodes: changes.totals().inodes,
             bytes: changes.totals().bytes,
-            uploaded,
+            uploaded: 0,
             runs,
             packs_new: packs.entries,
             packs_dead: packs_dead.into_iter().map(|dead| dead.object).collect(),
             runs_dead,
             features: Vec::new(),
-        }));
+            listing: None,
+        };
+        if self.setup.options.listing == Listing::On {
+            let object = naming.fs.listing_object(naming.epoch, naming.xid, naming.op);
+            let listing = self.stage_listing(&manifest, &object)?;
+            let hash = Some(listing.hash.clone());
+            job.objects.push(JobObject { name: object, size: listing.size, hash, sent: false });
+            manifest.listing = Some(listing);
+        }
+        // The run goes last, when all that it names is there (I3).
+        job.objects.push(run_object);
+        manifest.uploaded = job.objects.iter().map(|o| o.size).sum();
+        job.manifest = Some(Box::new(manifest));
         Ok(Staged::Ready)
     }
 
@@ -132,7 +144,11 @@ impl Agent {
 
     /// Tries; when the proxy is full, sends what is complete and tries once more. Also where long work hears that the
     /// agent is being stopped.
-    fn with_room<T>(&self, snapshot: Uuid, mut run: impl FnMut() -> Result<T, ProxyError>) -> Result<T, CollectError> {
+    pub(super) fn with_room<T>(
+        &self,
+        snapshot: Uuid,
+        mut run: impl FnMut() -> Result<T, ProxyError>,
+    ) -> Result<T, CollectError> {
         let stop =
             |error: AgentError| CollectError::sink("making room in the proxy", CollectErrorKind::Unavailable, error);
         self.worker.check(snapshot).map_err(stop)?;

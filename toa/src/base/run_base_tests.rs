@@ -62,6 +62,7 @@ fn publish(world: &World, ages: &[Change]) -> SnapshotEntry {
         packs_dead: Vec::new(),
         runs_dead: Vec::new(),
         features: Vec::new(),
+        listing: None,
     }
 }
 

@@ -89,7 +89,7 @@ impl Content<'_> {
 }
 
 /// The extents of some windows with their offsets in the file, as far as it goes.
-fn extents(windows: &Windows, size: u64) -> impl Iterator<Item = (u64, Extent)> {
+pub(super) fn extents(windows: &Windows, size: u64) -> impl Iterator<Item = (u64, Extent)> {
     windows.iter().flat_map(move |(number, window)| {
         let start = number.saturating_mul(WINDOW_BYTES);
         let end = size.saturating_sub(start).min(WINDOW_BYTES) as u32;

@@ -13,11 +13,13 @@ mod content;
 mod error;
 mod frames;
 mod links;
+mod listing;
 mod open;
 mod ranges;
 mod walk;
 
 pub use error::ExportError;
+pub use listing::write_listing;
 pub use open::{ExportSetup, open};
 
 use crate::base::{Objects, RunBase};

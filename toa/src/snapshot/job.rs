@@ -64,7 +64,7 @@ pub struct Job {
     pub state: SnapshotState,
     /// The attempt: in the names of all its objects.
     pub op: Option<Uuid>,
-    /// What it uploads, in upload order (packs, then the run).
+    /// What it uploads, in upload order (packs, a listing, then the run).
     pub objects: Vec<JobObject>,
     /// The manifest, from `staged` on.
     pub manifest: Option<Box<SnapshotEntry>>,

@@ -161,11 +161,17 @@ fn ustar(member: &Member, name: &[u8], stored: u64) -> Header {
     if let MemberKind::CharDevice { rdev } | MemberKind::BlockDevice { rdev } = member.kind
         && let Some(ustar) = header.as_ustar_mut()
     {
-        ustar.set_device_major((rdev & 0x000f_ff00) >> 8);
-        ustar.set_device_minor((rdev & 0xff) | ((rdev >> 12) & 0x000f_ff00));
+        let (major, minor) = device(rdev);
+        ustar.set_device_major(major);
+        ustar.set_device_minor(minor);
     }
     header.set_cksum();
     header
+}
+
+/// Major and minor number in the kernel's 32 bits.
+pub(crate) fn device(rdev: u32) -> (u32, u32) {
+    ((rdev & 0x000f_ff00) >> 8, (rdev & 0xff) | ((rdev >> 12) & 0x000f_ff00))
 }
 
 fn entry_type(kind: &MemberKind) -> EntryType {

@@ -4,5 +4,5 @@ mod acl;
 mod header;
 mod member;
 
-pub(crate) use header::{BLOCK, encode, global, padding, unfinished};
+pub(crate) use header::{BLOCK, device, encode, global, padding, unfinished};
 pub use member::{Member, MemberError, MemberKind, Range};

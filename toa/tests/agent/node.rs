@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use toa::export::{ExportError, ExportSetup, ExportSummary, ExportWatch};
-use toa::{Agent, AgentError, AgentOptions, AgentSetup, SnapshotSelector, SnapshotState};
+use toa::{Agent, AgentError, AgentOptions, AgentSetup, Listing, SnapshotSelector, SnapshotState};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
@@ -59,6 +59,7 @@ impl Bucket {
                 upload_concurrency: 2,
                 snapshot_interval: None,
                 failure: toa::FailurePolicy::default(),
+                listing: Listing::On,
             },
             alerts: Arc::new(toa::LogOnly),
             runtime: self.runtime.handle().clone(),
@@ -114,7 +115,9 @@ impl Bucket {
         for published in self.history().snapshots() {
             let entry = &published.snapshot;
             let packs = entry.packs_new.iter().map(|p| (&p.object, p.size));
-            for (object, size) in entry.runs.iter().map(|r| (&r.object, r.size)).chain(packs) {
+            let listing = entry.listing.iter().map(|l| (&l.object, l.size));
+            let runs = entry.runs.iter().map(|r| (&r.object, r.size));
+            for (object, size) in runs.chain(packs).chain(listing) {
                 assert_eq!(self.runtime.block_on(self.store.head(object)).unwrap().size, size, "{object}");
                 checked += 1;
             }
