@@ -79,9 +79,9 @@ impl Bucket {
         (out, written, heard)
     }
 
-    /// Exports the newest snapshot to an output; `stop`: nobody wants it any more.
+    /// Exports the newest snapshot to an output; `stop`: how long somebody wants it.
     pub(crate) fn export_to(&self, out: &mut dyn Write, stop: Stop) -> Result<ExportSummary, ExportError> {
-        self.export_into(SnapshotSelector::Latest, out, &mut Heard { stop: stop == Stop::AtOnce, ..Heard::default() })
+        self.export_into(SnapshotSelector::Latest, out, &mut Heard { stop, ..Heard::default() })
     }
 
     fn export_into(
@@ -127,9 +127,11 @@ impl Bucket {
 }
 
 /// Whether an export is wanted to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Stop {
-    AtOnce,
+    /// When that has been asked so often.
+    After(u32),
+    #[default]
     Never,
 }
 
@@ -138,7 +140,8 @@ pub(crate) enum Stop {
 pub(crate) struct Heard {
     pub(crate) bytes: u64,
     pub(crate) skipped: Vec<Vec<u8>>,
-    pub(crate) stop: bool,
+    pub(crate) stop: Stop,
+    asked: std::cell::Cell<u32>,
 }
 
 impl ExportWatch for Heard {
@@ -151,7 +154,8 @@ impl ExportWatch for Heard {
     }
 
     fn is_stopping(&self) -> bool {
-        self.stop
+        self.asked.set(self.asked.get() + 1);
+        matches!(self.stop, Stop::After(asked) if asked < self.asked.get())
     }
 }
 
