@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use cbfs_tests::bucket::StoreKind;
 use cbfs_tests::node::Node;
 use cbfs_tests::on_both_stores;
-use cbfs_tests::process::run;
+use cbfs_tests::process::{run, wait_until};
 use cbfs_tests::proxy::Weather;
 use cbfs_tests::scenario::{Mount, Scenario, write_durable};
 use std::fs::{self, File};
@@ -17,6 +17,8 @@ on_both_stores!(
     a_master_goes_on_when_the_store_hangs,
     a_slave_answers_with_eio_and_recovers,
     a_bad_network_costs_time_only,
+    a_stuck_snapshot_is_told_cancelled_and_asked_for_again,
+    the_timer_takes_snapshots,
 );
 
 /// Exit code: store unavailable.
@@ -123,6 +125,66 @@ fn a_slave_answers_with_eio_and_recovers(kind: StoreKind) -> Result<()> {
         slave.unmount()?;
     }
     Ok(())
+}
+
+fn a_stuck_snapshot_is_told_cancelled_and_asked_for_again(kind: StoreKind) -> Result<()> {
+    let scenario = Scenario::new(kind, "stuck")?;
+    let node = scenario.node()?;
+    let told = node.state_dir().with_extension("told");
+    let command = format!("alert.command=echo $CBFS_ALERT_KIND $CBFS_ALERT_NAME >>{}", told.display());
+    let refused = node.cbfs(&["create", &format!("{}#evil", scenario.bucket.url()), "--set", &command])?;
+    ensure!(refused.code == Some(2), "the bucket must not decide what nodes run: {refused}");
+    let options = ["--set", &command, "--set", "failure.persistent_after=1s"];
+    let mount = node.mount(&scenario.address, "mnt", &options)?;
+    write_durable(&mount.path("first"), b"1")?;
+    scenario.snapshot(&node, "base")?;
+    scenario.bucket.take_away(Weather::Refuse)?;
+    write_durable(&mount.path("second"), b"2")?;
+    scenario.request_snapshot(&node, "stuck")?;
+    let heard = |line: &str| fs::read_to_string(&told).is_ok_and(|text| text.lines().any(|told| told == line));
+    wait_until("the alert", Duration::from_secs(60), || Ok(heard("snapshot-stuck stuck")))?;
+    let waiting = scenario.snapshot_status(&node, "stuck")?;
+    ensure!(waiting.state != "failed" && waiting.state != "complete", "{waiting:?}");
+    node.cbfs(&["snapshot", "cancel", &scenario.address, "stuck"])?.success()?;
+    // A script that lost the answer asks again with the same key.
+    let key = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
+    let again = ["snapshot", &scenario.address, "--name", "stuck", "--key", key, "--json"];
+    let first = node.cbfs(&again)?.success()?;
+    let id = |text: &str| serde_json::from_str::<serde_json::Value>(text).map(|json| json["id"].clone());
+    ensure!(id(&first.stdout)? == id(&node.cbfs(&again)?.success()?.stdout)?, "another snapshot for the same key");
+    scenario.bucket.bring_back()?;
+    scenario.wait_complete(&node, "stuck")?;
+    let late = node.cbfs(&["snapshot", "cancel", &scenario.address, "stuck"])?;
+    ensure!(late.code == Some(2) && late.stderr.contains("complete"), "{late}");
+    let slave = Mount::new(&scenario.bucket, &scenario.at("stuck"), &[])?;
+    ensure!(fs::read(slave.mounted.path("second"))? == b"2", "what the cancelled one had is lost");
+    slave.unmount()?;
+    mount.unmount(&node)
+}
+
+fn the_timer_takes_snapshots(kind: StoreKind) -> Result<()> {
+    let scenario = Scenario::new(kind, "timer")?;
+    let node = scenario.node()?;
+    let mount = node.mount(&scenario.address, "mnt", &["--set", "snapshot.interval=1s"])?;
+    write_durable(&mount.path("file"), b"1")?;
+    let list = || -> Result<Vec<serde_json::Value>> {
+        let outcome = node.cbfs(&["snapshot", "list", &scenario.address, "--json"])?.success()?;
+        Ok(outcome.stdout.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
+    };
+    let is_shown = || -> Result<bool> {
+        if !list()?.iter().any(|s| s["kind"] == "periodic" && s["state"] == "complete") {
+            return Ok(false);
+        }
+        let slave = Mount::new(&scenario.bucket, &scenario.at("latest"), &[])?;
+        let shown = slave.mounted.path("file").exists();
+        slave.unmount()?;
+        Ok(shown)
+    };
+    wait_until("a periodic snapshot has the file", Duration::from_secs(60), is_shown)?;
+    let before = list()?.len();
+    std::thread::sleep(Duration::from_secs(3));
+    ensure!(list()?.len() == before, "nothing had changed");
+    mount.unmount(&node)
 }
 
 fn a_bad_network_costs_time_only(kind: StoreKind) -> Result<()> {
