@@ -7,7 +7,7 @@ use crate::error::AgentError;
 use crate::snapshot::job::JobObject;
 use crate::snapshot::{Event, Job};
 use crate::status::{CancelReason, SnapshotState};
-use cloud_mgmt::ledger::{LedgerError, LedgerErrorKind, Reign, SnapshotEntry};
+use cloud_mgmt::ledger::{Entry, LedgerError, LedgerErrorKind, Reign, SnapshotEntry};
 use futures::StreamExt;
 use futures::stream;
 use kvfs::node::NodeChanges;
@@ -219,9 +219,14 @@ impl Agent {
             job.step(Event::Spoiled)?;
             self.jobs.persist(job)?;
         }
-        self.heard(applied)?;
+        let applied = self.heard(applied)?;
         fail::fail_point!("toa::snapshot::after_ledger");
-        self.adopt(job, entry)
+        // What is official, not what was sent: another life of this node (a copy of its disk, a backup of it) may have
+        // published the same snapshot with the objects of its own attempt, and ours are garbage then.
+        let Entry::Snapshot(official) = &applied.record.entry else {
+            return Err(AgentError::Internal(format!("snapshot {}: its record is of another kind", job.id)));
+        };
+        self.adopt(job, official.as_ref().clone())
     }
 
     /// The published snapshot becomes the base. Until that is done the job stays as it is, and is tried again.

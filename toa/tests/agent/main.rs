@@ -139,6 +139,35 @@ fn without_the_bucket_everything_local_goes_on() {
     assert!(!Tree::read(slave.fs().as_ref()).has("after"), "written after the snapshot");
 }
 
+/// The copy packs and uploads the same snapshot once more, under an op of its own, and finds it official: with the objects
+/// of the first attempt, and of those alone.
+#[test]
+fn a_node_from_a_backup_builds_on_what_is_official_and_not_on_its_own_attempt() {
+    let store = Arc::new(MemoryStore::new());
+    let bucket = Bucket::new(Arc::clone(&store) as _);
+    let mut master = Node::master(&bucket);
+    tree::write_file(master.fs().as_ref(), "before", b"1");
+    master.agent().request_snapshot(Some("one".into()), None).unwrap();
+    assert_eq!(master.finished("one"), SnapshotState::Complete);
+    store.offline();
+    tree::write_file(master.fs().as_ref(), "shared", &tree::noise(1, 200_000));
+    master.agent().request_snapshot(Some("two".into()), None).unwrap();
+    master.until(|agent| agent.snapshot("two").unwrap().state == SnapshotState::Collected);
+    let (original, backup) = master.backed_up();
+    store.online();
+    assert_eq!(original.finished("two"), SnapshotState::Complete);
+    drop(original);
+    master = backup.started();
+    assert_eq!(master.finished("two"), SnapshotState::Complete);
+    tree::write_file(master.fs().as_ref(), "after", &tree::noise(2, 200_000));
+    master.agent().request_snapshot(Some("three".into()), None).unwrap();
+    assert_eq!(master.finished("three"), SnapshotState::Complete);
+    bucket.delete_unused();
+    bucket.check_references();
+    let slave = Node::slave(&bucket, SnapshotSelector::Latest);
+    assert!(Tree::read(slave.fs().as_ref()) == Tree::read(master.fs().as_ref()));
+}
+
 #[test]
 fn promotion_moves_the_reign_and_the_old_master_keeps_its_changes() {
     let bucket = Bucket::new(Arc::new(MemoryStore::new()));

@@ -124,6 +124,19 @@ impl Bucket {
         }
         assert!(checked > 0, "nothing was checked");
     }
+
+    /// What a collector of garbage will do some day: everything that no snapshot uses by the ledger goes.
+    pub(crate) fn delete_unused(&self) {
+        let history = self.history();
+        let retained = history.retained();
+        for prefix in [self.name.pack_prefix(), self.name.run_prefix()] {
+            for object in self.runtime.block_on(self.store.list(&prefix)).unwrap() {
+                if !retained.contains(object.name.as_str()) {
+                    self.runtime.block_on(self.store.delete(&object.name)).unwrap();
+                }
+            }
+        }
+    }
 }
 
 /// Whether an export is wanted to its end.
@@ -220,13 +233,31 @@ impl Node {
     }
 
     /// Closed and opened again, as a master.
-    pub(crate) fn restarted(mut self) -> Node {
+    pub(crate) fn restarted(self) -> Node {
+        self.closed().started()
+    }
+
+    fn closed(mut self) -> Node {
         let agent = self.agent.take().unwrap();
         self.runtime.block_on(agent.close()).unwrap();
-        drop(agent);
+        Node { dir: self.dir.take(), setup: self.setup.clone(), agent: None, runtime: Arc::clone(&self.runtime) }
+    }
+
+    /// Opens a node that is not running, as a master.
+    pub(crate) fn started(mut self) -> Node {
         let setup = AgentSetup { host: "again".into(), ..self.setup.clone() };
         let agent = Some(self.runtime.block_on(Agent::open_master(setup)).unwrap());
         Node { dir: self.dir.take(), setup: self.setup.clone(), agent, runtime: Arc::clone(&self.runtime) }
+    }
+
+    /// Restarted, and what a backup of its disk from in between would be: the same node, not running.
+    pub(crate) fn backed_up(self) -> (Node, Node) {
+        let closed = self.closed();
+        let dir = tempfile::tempdir().unwrap();
+        copy_tree(&closed.setup.instance_dir, dir.path());
+        let setup = AgentSetup { instance_dir: dir.path().to_owned(), ..closed.setup.clone() };
+        let backup = Node { dir: Some(dir), setup, agent: None, runtime: Arc::clone(&closed.runtime) };
+        (closed.started(), backup)
     }
 
     pub(crate) fn until(&self, done: impl Fn(&Agent) -> bool) {
@@ -243,6 +274,19 @@ impl Node {
         let status = self.agent().snapshot(name).unwrap();
         assert_eq!(status.problem, None, "{status:?}");
         status.state
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir(&to).unwrap();
+            copy_tree(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
     }
 }
 
