@@ -11,6 +11,8 @@ pub mod engine;
 pub mod error;
 pub mod fs;
 pub mod fuse;
+#[cfg(test)]
+mod golden;
 pub mod ids;
 pub mod journal;
 pub mod layer;

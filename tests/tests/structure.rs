@@ -1,9 +1,15 @@
-//! The dependency table of ARCHITECTURE.md, and the licences of everything that the product is built of.
+//! The dependency table of ARCHITECTURE.md, the licences of everything that the product is built of, and the limits that the
+//! pages of the formats quote.
 
 use anyhow::{Context, Result, bail, ensure};
 use cargo_metadata::{CargoOpt, DependencyKind, Metadata, MetadataCommand, PackageId};
+use cloud_mgmt::config::CONFIG_FORMAT;
+use cloud_mgmt::ledger::record::{LEDGER_FORMAT, RECORD_BYTES_MAX};
+use kvfs::segment::header;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use toa::pack;
+use toa::run::{footer, node};
 
 fn metadata() -> Result<Metadata> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no workspace")?.join("Cargo.toml");
@@ -147,6 +153,57 @@ fn one<'a, 'b>(words: &'a [&'b str]) -> Result<(bool, &'a [&'b str])> {
         Some((word, rest)) => Ok((FINE.contains(&word.replace('\u{0}', " ").as_str()), rest)),
         None => bail!("the expression ends early"),
     }
+}
+
+/// `16 MiB`, `256 KiB`, `4,096`
+fn shown(bytes: u64) -> String {
+    match bytes {
+        b if b >= 1 << 20 && b.is_multiple_of(1 << 20) => format!("{} MiB", b >> 20),
+        b if b >= 1 << 10 && b.is_multiple_of(1 << 10) => format!("{} KiB", b >> 10),
+        b => b.to_string(),
+    }
+}
+
+/// What the pages of the formats say of limits and versions is what the code does.
+#[test]
+fn the_pages_quote_the_limits_of_the_code() -> Result<()> {
+    // The page, how a line of it begins or what stands before the number, the number.
+    let quoted: [(&str, &str, String); 21] = [
+        ("index-run.md", "# Index run, format ", footer::RUN_FORMAT.to_string()),
+        ("index-run.md", "| 8 | 2 | format of the writer: ", footer::RUN_FORMAT.to_string()),
+        ("index-run.md", "footer   = ", footer::FOOTER_BYTES.to_string()),
+        ("index-run.md", "| node, raw | ", shown(node::RAW_BYTES_MAX as u64)),
+        ("index-run.md", "| key | ", shown(node::KEY_BYTES_MAX as u64)),
+        ("index-run.md", "| value | ", shown(node::VALUE_BYTES_MAX as u64)),
+        ("index-run.md", "| depth | ", footer::DEPTH_MAX.to_string()),
+        ("index-run.md", "make it larger than ", shown(node::NODE_BYTES as u64)),
+        ("pack.md", "2. A frame holds ", shown(pack::FRAME_RAW_BYTES as u64)),
+        ("pack.md", "A reader accepts up to ", shown(u64::from(pack::FRAME_RAW_BYTES_MAX))),
+        ("pack.md", "10. A pack is closed at about ", shown(pack::PACK_BYTES_TARGET)),
+        ("journal.md", "another version is refused; version ", header::VERSION.to_string()),
+        ("journal.md", "each at most ", shown(kvfs::data::BLOB_BYTES_MAX as u64)),
+        ("journal.md", "the bytes of a write (up to ", shown(kvfs::op::INLINE_BYTES_MAX as u64)),
+        ("ledger.md", "| `format` | ", LEDGER_FORMAT.to_string()),
+        ("ledger.md", "One JSON object, at most ", shown(RECORD_BYTES_MAX as u64)),
+        ("config.md", "| `format` | number | ", CONFIG_FORMAT.to_string()),
+        ("values.md", "| bytes of a file in one window | ", shown(kvfs::schema::WINDOW_BYTES)),
+        ("values.md", "| raw frame that a reader accepts | ", shown(u64::from(pack::FRAME_RAW_BYTES_MAX))),
+        ("values.md", "| key | ", shown(node::KEY_BYTES_MAX as u64)),
+        ("values.md", "| name of a file or of an xattr | ", kvfs::fs::NAME_BYTES_MAX.to_string()),
+    ];
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/formats");
+    for (page, before, number) in quoted {
+        let text = std::fs::read_to_string(folder.join(page)).with_context(|| page.to_owned())?;
+        let at = text.find(before).with_context(|| format!("{page} does not say {before:?}"))? + before.len();
+        let rest = text.get(at..).unwrap_or_default();
+        let ends = |c: char| !c.is_ascii_alphanumeric();
+        ensure!(
+            rest.strip_prefix(&number).is_some_and(|rest| rest.is_empty() || rest.starts_with(ends)),
+            "{page}: {before:?} is followed by {:?}, the code says {number}",
+            rest.chars().take(12).collect::<String>()
+        );
+    }
+    Ok(())
 }
 
 #[test]

@@ -66,3 +66,17 @@ proptest! {
         prop_assert!(FsConfig::parse(&name(), &bytes[..cut]).is_err());
     }
 }
+
+/// Written by the first version; `CBFS_TEST_BLESS=1` writes it anew, which is right only before a format is released.
+#[test]
+fn the_first_config_of_format_1_is_read_for_ever() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config-1.json");
+    let features = vec!["ro-later".to_owned()];
+    let config = FsConfig { features, ..config() };
+    if std::env::var_os("CBFS_TEST_BLESS").is_some() {
+        std::fs::write(&path, config.encode().unwrap()).unwrap();
+    }
+    let golden = std::fs::read(&path).unwrap();
+    assert_eq!(FsConfig::parse(&name(), &golden).unwrap(), config);
+    assert_eq!(config.encode().unwrap(), golden, "what is written today");
+}
