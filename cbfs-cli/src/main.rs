@@ -11,6 +11,8 @@ mod context;
 mod control;
 mod daemon;
 mod failure;
+#[cfg(test)]
+mod fuzz;
 mod holder;
 mod logging;
 mod mounts;

@@ -110,7 +110,7 @@ pub fn check_mount_point(dir: &Path) -> Result<(), Failure> {
 }
 
 /// `id parent major:minor root mount-point options [optional]… - type source options`
-fn parse(text: &[u8]) -> Vec<MountLine> {
+pub(crate) fn parse(text: &[u8]) -> Vec<MountLine> {
     let line = |line: &[u8]| {
         let fields: Vec<_> = line.split(|b| *b == b' ').collect();
         let dash = fields.iter().position(|field| *field == b"-")?;

@@ -57,7 +57,9 @@ impl FsName {
 
     /// The filesystem whose config object is `object`; `None` if it is not one.
     pub fn from_config_object(object: &str) -> Option<Self> {
-        object.strip_suffix(CONFIG).and_then(|name| name.parse().ok())
+        let name: Self = object.strip_suffix(CONFIG)?.parse().ok()?;
+        // A UUID in capitals would be another object.
+        (name.config_object() == object).then_some(name)
     }
 
     /// `<TAG>-<UUID>/ledger/<seq>.json`
@@ -132,6 +134,8 @@ mod tests {
         let name = FsName { tag: "home-1".parse().unwrap(), id: Uuid::from_u128(7) };
         assert_eq!(name.to_string(), "home-1-00000000-0000-0000-0000-000000000007");
         assert_eq!(FsName::from_config_object(&name.config_object()), Some(name.clone()));
+        let capitals = "home-1-00000000-0000-0000-0000-00000000000A.config";
+        assert_eq!(FsName::from_config_object(capitals), None, "its own objects would have other names");
         assert_eq!(name.ledger_object(26).rsplit('/').next(), Some("000000000000001a.json"));
         assert_eq!(
             name.pack_object(1, 2, Uuid::nil(), 3).rsplit('/').next(),

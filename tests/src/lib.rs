@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod bucket;
 pub mod differential;
+pub mod fuzz;
 pub mod manifest;
 pub mod nasty;
 pub mod node;

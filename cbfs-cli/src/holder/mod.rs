@@ -10,7 +10,7 @@
 
 mod link;
 mod process;
-mod protocol;
+pub(crate) mod protocol;
 mod run;
 mod verdict;
 

@@ -34,7 +34,7 @@ pub struct Restarts {
 
 /// The first packet to each daemon. With `kept`, the descriptors come with it.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Welcome {
+pub(crate) struct Welcome {
     pub(super) version: u32,
     /// The holder's process.
     pub(super) holder: u32,
@@ -46,7 +46,7 @@ pub(super) struct Welcome {
 /// Packets to the holder.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Word {
+pub(crate) enum Word {
     /// Keep this, and the descriptors that come with it, for the daemons that follow.
     Keep { text: String },
     /// Keep nothing: no daemon could go on with this mount.

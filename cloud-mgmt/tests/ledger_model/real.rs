@@ -6,12 +6,13 @@ use crate::world::{Disk, Process, SLOTS, World};
 use async_trait::async_trait;
 use bytes::Bytes;
 use cloud_mgmt::ledger::{
-    Appender, Applied, Entry, IntentStore, Ledger, LedgerError, LedgerRecord, MemoryIntents, PackEntry, Reign,
-    Resolution, RunEntry, Seq, SnapshotEntry, Writer,
+    Appender, Applied, Entry, IntentStore, Ledger, LedgerError, LedgerRecord, MemoryIntents, Reign, Resolution, Seq,
+    SnapshotEntry, Writer,
 };
 use cloud_mgmt::names::FsName;
 use cloud_mgmt::store::{MemoryStore, ObjectMeta, ObjectStore, PutOutcome, StoreError, StoreErrorKind};
 use jiff::Timestamp;
+use serde_json::json;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -111,29 +112,20 @@ fn pack(objects: u8) -> String {
     fs().pack_object(1, 1, id(4, objects), 0)
 }
 
+/// By its JSON: the model does not care for what else a manifest may hold.
 fn entry(snap: Snap, disk: &Disk) -> SnapshotEntry {
+    let parent = (disk.base.id > 0).then(|| snapshot_id(disk.base.id));
     let run = fs().run_object(1, 1, id(4, snap.objects), 0);
-    let hash = "00".repeat(32);
-    SnapshotEntry {
-        id: snapshot_id(snap.id),
-        name: None,
-        snapshot_kind: "user".into(),
-        epoch: u32::from(disk.epoch),
-        parent: (disk.base.id > 0).then(|| snapshot_id(disk.base.id)),
-        xid_from: 0,
-        xid: u64::from(snap.id),
-        requested: Timestamp::UNIX_EPOCH,
-        ino_end: 2,
-        pack_end: u64::from(snap.objects) + 1,
-        inodes: 1,
-        bytes: 0,
-        uploaded: 1,
-        runs: vec![RunEntry { object: run, size: 1, root: "00".repeat(16), xid_from: 0, xid: 1, records: 1 }],
-        packs_new: vec![PackEntry { number: u64::from(snap.objects), object: pack(snap.objects), size: 1, hash }],
-        packs_dead: vec![],
-        runs_dead: vec![],
-        features: vec![],
-    }
+    let (number, hash) = (snap.objects, "00".repeat(32));
+    let manifest = json!({
+        "id": snapshot_id(snap.id), "snapshot_kind": "user", "epoch": disk.epoch, "parent": parent,
+        "xid_from": 0, "xid": snap.id, "requested": Timestamp::UNIX_EPOCH, "ino_end": 2, "pack_end": number + 1,
+        "inodes": 1, "bytes": 0, "uploaded": 1,
+        "runs": [{"object": run, "size": 1, "root": "00".repeat(16), "xid_from": 0, "xid": 1, "records": 1}],
+        "packs_new": [{"number": number, "object": pack(snap.objects), "size": 1, "hash": hash}],
+        "packs_dead": [], "runs_dead": [],
+    });
+    serde_json::from_value(manifest).expect("a manifest")
 }
 
 /// Whether a real record says what the model's says.

@@ -181,6 +181,10 @@ fn scan(disk: &dyn Disk, pool: &Pool, found: Found) -> io::Result<Option<Scanned
     let file = disk.open(&pool.name(found.number))?;
     file.forget_cache()?;
     let header = Header::read(Magic::Journal, &*file)?;
+    if header.as_ref().is_some_and(|header| header.persisted >= header.first) {
+        // What was durable when a segment began lies before it, and there is no record 0.
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a header that contradicts itself"));
+    }
     Ok(header.filter(|header| header.number == found.number).map(|header| Scanned { found, header, file }))
 }
 

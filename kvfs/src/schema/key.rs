@@ -153,18 +153,29 @@ pub struct Parts<'a> {
     pub rest: &'a [u8],
 }
 
+/// Whether a directory can have an entry of that name: whoever restores one must not be led out of the tree.
+fn is_name(name: &[u8]) -> bool {
+    (1..=255).contains(&name.len())
+        && !name.iter().any(|byte| matches!(byte, 0 | b'/'))
+        && !matches!(name, b"." | b"..")
+}
+
 impl<'a> Parts<'a> {
     /// Takes `bytes` apart; `None` if it is not a key of this schema.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (ino, tail) = bytes.split_first_chunk::<8>()?;
         let (space, rest) = tail.split_first()?;
         let space = Space::from_byte(*space)?;
+        let ino = u64::from_be_bytes(*ino);
         let fits = match space {
             Space::Inode | Space::Cut => rest.is_empty(),
-            Space::Window | Space::Orphan | Space::Pack => rest.len() == 8,
-            Space::Xattr | Space::Dirent => !rest.is_empty() && rest.len() <= 255,
+            Space::Window => rest.len() == 8,
+            Space::Orphan => rest.len() == 8 && ino == 0,
+            Space::Pack => rest.len() == 8 && ino == u64::MAX,
+            Space::Xattr => (1..=255).contains(&rest.len()),
+            Space::Dirent => is_name(rest),
         };
-        fits.then_some(Self { ino: Ino(u64::from_be_bytes(*ino)), space, rest })
+        fits.then_some(Self { ino: Ino(ino), space, rest })
     }
 
     /// The inode that it is about: for an orphan mark the marked one.
@@ -209,6 +220,13 @@ mod tests {
         assert!(Key::from_bytes(b"short").is_none());
         assert!(Key::from_bytes(&[0, 0, 0, 0, 0, 0, 0, 1, 0x77]).is_none());
         assert!(Key::from_bytes(&[0, 0, 0, 0, 0, 0, 0, 1, 0x20, 1]).is_none());
+        for name in [&b"."[..], b"..", b"a/b", b"a\0", b"/", &[b'x'; 256]] {
+            assert!(Key::from_bytes(Key::dirent(Ino(9), name).as_bytes()).is_none(), "{name:?}");
+        }
+        for ino in [Ino(1), Ino(5)] {
+            assert!(Key::of_tail(ino, Key::orphan(Ino(7)).split().1).is_none(), "a mark under another inode than 0");
+            assert!(Key::of_tail(ino, Key::pack(PackNo(7)).split().1).is_none(), "a pack that is not at the end");
+        }
         let key = Key::dirent(Ino(9), b"name");
         let parts = Parts::parse(key.as_bytes()).unwrap();
         assert_eq!((parts.ino, parts.space, parts.rest), (Ino(9), Space::Dirent, &b"name"[..]));

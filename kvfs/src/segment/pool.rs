@@ -123,7 +123,7 @@ impl Pool {
                 Err(error) => return Err(error),
             }
         }
-        state.next += 1;
+        state.next = following(state.next)?;
         found.sort_by_key(|segment| segment.number);
         let shared = Shared {
             disk,
@@ -145,6 +145,7 @@ impl Pool {
     pub fn take(&self, spare_bytes_max: u64) -> io::Result<Taken> {
         let mut state = self.shared.state.lock();
         let number = state.next;
+        let following = following(number)?;
         let name = self.name(number);
         let disk = &self.shared.disk;
         let mut taken = None;
@@ -162,7 +163,7 @@ impl Pool {
             Some(taken) => taken,
             None => (disk.create(&name)?, 0),
         };
-        state.next = number + 1;
+        state.next = following;
         state.latest = number;
         Ok(Taken { number, file, bytes })
     }
@@ -323,6 +324,12 @@ fn fill(shared: &Shared, number: u64) -> io::Result<bool> {
     }
     file.sync()?;
     Ok(true)
+}
+
+/// The number after `number`. There are more than anybody uses: a file or a header with the last one is damaged.
+fn following(number: u64) -> io::Result<u64> {
+    let used_up = || io::Error::new(io::ErrorKind::InvalidData, format!("a segment with the number {number}"));
+    number.checked_add(1).ok_or_else(used_up)
 }
 
 fn file_name(number: u64, ext: &str) -> String {

@@ -24,6 +24,16 @@ fn eventually(what: &str, done: impl Fn() -> bool) {
 }
 
 #[test]
+fn a_file_with_the_last_number_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("ffffffffffffffff.data"), []).unwrap();
+    let disk = Arc::new(HostDisk::new(dir.path()).unwrap());
+    let refused = Pool::open(disk, options(0)).map(drop).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::InvalidData);
+    assert!(refused.to_string().contains("18446744073709551615"), "{refused}");
+}
+
+#[test]
 fn spares_are_written_full_and_taken_under_new_numbers() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Arc::new(HostDisk::new(dir.path()).unwrap());

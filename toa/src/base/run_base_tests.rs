@@ -115,7 +115,7 @@ fn change() -> impl Strategy<Value = (Vec<u8>, Value)> {
     // Any value does: the base does not look into what it passes on.
     let window = (ino.clone(), 0..6_u64, maybe(bytes.clone().boxed())).prop_map(|(i, w, v)| (Key::window(i, w), v));
     let xattr = (ino.clone(), 0..3_u8, maybe(bytes.clone().boxed())).prop_map(|(i, n, v)| (Key::xattr(i, &[n]), v));
-    let dirent = (ino, 0..3_u8, maybe(bytes.boxed())).prop_map(|(i, n, v)| (Key::dirent(i, &[n]), v));
+    let dirent = (ino, b'a'..b'd', maybe(bytes.boxed())).prop_map(|(i, n, v)| (Key::dirent(i, &[n]), v));
     prop_oneof![2 => inode, 2 => cut, 6 => window, 2 => xattr, 2 => dirent]
         .prop_map(|(key, value)| (key.as_bytes().to_vec(), value))
 }

@@ -14,7 +14,7 @@ pub mod byte_lru;
 pub mod disk;
 pub mod error;
 mod index;
-mod name;
+pub mod name;
 pub mod staged;
 
 pub use byte_lru::ByteLru;

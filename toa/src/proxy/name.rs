@@ -6,7 +6,7 @@ use super::ProxyError;
 const NAME_BYTES_MAX: usize = 240;
 
 /// `object` with everything but letters, digits, `.`, `_` and `-` as `%XX`.
-pub(super) fn escape(object: &str) -> Result<String, ProxyError> {
+pub fn escape(object: &str) -> Result<String, ProxyError> {
     let mut name = String::with_capacity(object.len() + 8);
     for byte in object.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-') {
@@ -22,7 +22,7 @@ pub(super) fn escape(object: &str) -> Result<String, ProxyError> {
 }
 
 /// The object of a file name; `None` if [`escape`] never makes such a name.
-pub(super) fn unescape(name: &str) -> Option<String> {
+pub fn unescape(name: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(name.len());
     let mut rest = name.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {
@@ -40,7 +40,7 @@ pub(super) fn unescape(name: &str) -> Option<String> {
 }
 
 /// Object and number of a chunk's file name.
-pub(super) fn unescape_chunk(name: &str) -> Option<(String, u32)> {
+pub fn unescape_chunk(name: &str) -> Option<(String, u32)> {
     let (object, number) = name.rsplit_once('@')?;
     let parsed = number.parse().ok().filter(|n: &u32| n.to_string() == number)?;
     Some((unescape(object)?, parsed))

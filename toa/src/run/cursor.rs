@@ -13,6 +13,8 @@ pub struct RunCursor<'t, S> {
     /// Root first; the last one is a leaf once the cursor has started.
     path: Descent,
     state: State,
+    /// Records that it has not stood on, by the footer.
+    left: u64,
 }
 
 /// The nodes from the root down, each with the record that leads on.
@@ -27,7 +29,7 @@ enum State {
 
 impl<'t, S: NodeSource> RunCursor<'t, S> {
     pub(super) fn new(tree: &'t Tree<S>, from: &[u8]) -> Self {
-        Self { tree, path: Vec::new(), state: State::Before(from.to_vec()) }
+        Self { tree, path: Vec::new(), state: State::Before(from.to_vec()), left: tree.footer().records }
     }
 
     /// Steps to the next record; `false` behind the last one.
@@ -41,14 +43,20 @@ impl<'t, S: NodeSource> RunCursor<'t, S> {
             self.path = path;
             self.state = State::Within;
             if on_record {
-                return Ok(true);
+                return self.counted();
             }
         }
-        let more = self.step()?;
-        if !more {
-            self.state = State::End;
+        if self.step()? {
+            return self.counted();
         }
-        Ok(more)
+        self.state = State::End;
+        Ok(false)
+    }
+
+    /// A forged tree, whose nodes are children several times over, must not keep anybody for ever.
+    fn counted(&mut self) -> Result<bool, S::Error> {
+        self.left = self.left.checked_sub(1).ok_or(RunError::Corrupt("more records than the footer counts"))?;
+        Ok(true)
     }
 
     /// Key of the record that it stands on; only after `advance` said `true`.
