@@ -152,7 +152,7 @@ fn a_node_from_a_backup_builds_on_what_is_official_and_not_on_its_own_attempt() 
     store.offline();
     tree::write_file(master.fs().as_ref(), "shared", &tree::noise(1, 200_000));
     master.agent().request_snapshot(Some("two".into()), None).unwrap();
-    master.until(|agent| agent.snapshot("two").unwrap().state == SnapshotState::Collected);
+    master.until(|agent| agent.snapshot("two").unwrap().state != SnapshotState::Queued);
     let (original, backup) = master.backed_up();
     store.online();
     assert_eq!(original.finished("two"), SnapshotState::Complete);

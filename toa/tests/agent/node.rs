@@ -4,13 +4,16 @@ use cloud_mgmt::config::{CONFIG_FORMAT, FsConfig, ProbeReport};
 use cloud_mgmt::ledger::{History, Ledger};
 use cloud_mgmt::names::FsName;
 use cloud_mgmt::store::ObjectStore;
+use kvfs::engine::InstanceDirs;
 use kvfs::fs::FileSystem;
+use kvfs::node::NodeStore;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use toa::export::{ExportError, ExportSetup, ExportSummary, ExportWatch};
+use toa::snapshot::{Event, JobRows};
 use toa::{Agent, AgentError, AgentOptions, AgentSetup, Listing, SnapshotSelector, SnapshotState};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -250,11 +253,21 @@ impl Node {
         Node { dir: self.dir.take(), setup: self.setup.clone(), agent, runtime: Arc::clone(&self.runtime) }
     }
 
-    /// Restarted, and what a backup of its disk from in between would be: the same node, not running.
+    /// Restarted, and what a backup of its disk from in between would be: the same node, not running. Nothing was packed
+    /// when it was made.
     pub(crate) fn backed_up(self) -> (Node, Node) {
         let closed = self.closed();
         let dir = tempfile::tempdir().unwrap();
         copy_tree(&closed.setup.instance_dir, dir.path());
+        let rows = Arc::new(NodeStore::open(&InstanceDirs::new(dir.path()).node()).unwrap());
+        let jobs = JobRows::new(rows);
+        for mut job in jobs.open().unwrap() {
+            if matches!(job.state, SnapshotState::Staged | SnapshotState::Uploading) {
+                job.step(Event::Spoiled).unwrap();
+                jobs.persist(&job).unwrap();
+            }
+        }
+        drop(jobs);
         let setup = AgentSetup { instance_dir: dir.path().to_owned(), ..closed.setup.clone() };
         let backup = Node { dir: Some(dir), setup, agent: None, runtime: Arc::clone(&closed.runtime) };
         (closed.started(), backup)
