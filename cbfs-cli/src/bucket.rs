@@ -9,7 +9,7 @@ use cloud_mgmt::config::{FsConfig, ProbeReport};
 use cloud_mgmt::names::{FsName, Tag};
 use cloud_mgmt::probe::probe_conditional_writes;
 use cloud_mgmt::store::url::StoreUrl;
-use cloud_mgmt::store::{ObjectStore, StoreOptions};
+use cloud_mgmt::store::{ObjectStore, RequestCounter, StoreOptions};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -53,9 +53,17 @@ pub async fn connect(url: &StoreUrl) -> Result<Arc<dyn ObjectStore>, Failure> {
     Ok(url.connect(StoreOptions::INTERACTIVE).await?)
 }
 
-/// A client for a daemon.
+/// A client for what waits longer than a person does.
 pub async fn connect_daemon(url: &StoreUrl, concurrency: usize) -> Result<Arc<dyn ObjectStore>, Failure> {
-    Ok(url.connect(StoreOptions { concurrency, ..StoreOptions::DAEMON }).await?)
+    Ok(connect_counted(url, concurrency).await?.0)
+}
+
+/// [`connect_daemon`], with the counter of what the client asks.
+pub async fn connect_counted(
+    url: &StoreUrl,
+    concurrency: usize,
+) -> Result<(Arc<dyn ObjectStore>, Arc<RequestCounter>), Failure> {
+    Ok(url.connect_counted(StoreOptions { concurrency, ..StoreOptions::DAEMON }).await?)
 }
 
 /// Makes a filesystem: the directory of a directory store, the probe of the store's promise, the config.

@@ -6,8 +6,8 @@
 use bytes::Bytes;
 use cloud_mgmt::probe::{ProbeError, probe_conditional_writes};
 use cloud_mgmt::store::{
-    Conditions, DirStore, FaultMoment, FaultPlan, MemoryStore, ObjectStore, PutOutcome, StoreErrorKind, StoreOptions,
-    StoreUrl, conformance,
+    Conditions, Counted, DirStore, FaultMoment, FaultPlan, MemoryStore, ObjectStore, PutOutcome, Requests,
+    StoreErrorKind, StoreOptions, StoreUrl, conformance,
 };
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -43,6 +43,38 @@ async fn a_directory_passes_the_suite_and_leaves_nothing() {
     assert_eq!(files_below(root.path()), Vec::<String>::new());
     let folders: Vec<_> = std::fs::read_dir(root.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(folders, [".tmp"], "empty folders are removed, too");
+}
+
+#[tokio::test]
+async fn a_counted_store_is_the_same_store_and_each_call_is_one_request() {
+    let root = tempfile::tempdir().unwrap();
+    conformance::check(Arc::new(Counted::new(dir(root.path())))).await.unwrap();
+
+    let store = Counted::new(dir(root.path()));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), b"1234567").unwrap();
+    store.put("a", Bytes::from_static(b"12345")).await.unwrap();
+    assert_eq!(store.put_if_absent("a", Bytes::from_static(b"1")).await.unwrap(), PutOutcome::Taken);
+    store.put_file("b", file.path(), &|_| {}).await.unwrap();
+    store.get("a").await.unwrap();
+    store.get_range("b", 2..4).await.unwrap();
+    store.get("none").await.unwrap_err();
+    store.head("a").await.unwrap();
+    store.list("").await.unwrap();
+    store.list_here("").await.unwrap();
+    store.delete("a").await.unwrap();
+    let expected = Requests {
+        get: 3,
+        put: 3,
+        head: 1,
+        list: 2,
+        delete: 1,
+        bytes_sent: 13,
+        bytes_received: 7,
+        ..Requests::default()
+    };
+    assert_eq!(store.counter().sums(), expected);
+    assert_eq!(expected.total(), 10);
 }
 
 #[tokio::test]

@@ -61,6 +61,7 @@ async fn status_of(instance: &Instance) -> FilesystemStatus {
         version: None,
         agent: None,
         held: None,
+        requests: None,
         settings: None,
     }
 }

@@ -208,6 +208,31 @@ pub struct HeldView {
     pub restart_reason: Option<String>,
 }
 
+/// What the daemon has asked the store since it started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RequestsView {
+    /// Reads of objects or of parts of them.
+    pub get: u64,
+    /// Writes in one piece.
+    pub put: u64,
+    /// Writes in parts: beginnings, parts, ends.
+    pub part: u64,
+    /// Questions for a size, or for the bucket.
+    pub head: u64,
+    /// Pages of names.
+    pub list: u64,
+    /// Deletions.
+    pub delete: u64,
+    /// Anything else.
+    pub other: u64,
+    /// How many of all these repeated one that had failed.
+    pub repeated: u64,
+    /// Bytes sent, with repetitions.
+    pub bytes_sent: u64,
+    /// Bytes of objects that came.
+    pub bytes_received: u64,
+}
+
 /// One mount of one filesystem on this node. The agent's fields are there while `running` is true.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FilesystemStatus {
@@ -237,6 +262,9 @@ pub struct FilesystemStatus {
     /// Whether the mount survives its daemon.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub held: Option<HeldView>,
+    /// What the store was asked, while `running` is true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<RequestsView>,
     /// The settings in force, if they were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<Vec<SettingView>>,

@@ -56,6 +56,7 @@ impl Service for Fake {
             version: Some("0".into()),
             agent: Some(agent()),
             held: None,
+            requests: None,
             settings: None,
         }
     }

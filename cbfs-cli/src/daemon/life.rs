@@ -18,6 +18,7 @@ use crate::mounts;
 use crate::settings::{Restart, Settings, keys};
 use crate::state::lock::InstanceLock;
 use crate::state::{Instance, LocalRole};
+use cloud_mgmt::store::RequestCounter;
 use cloud_mgmt::store::url::StoreUrl;
 use kvfs::engine::Opening;
 use kvfs::fuse::{Connection, Mount, MountOptions, OpenMode, mount, serve as serve_connection};
@@ -114,14 +115,14 @@ async fn live_in(
         }
     };
     let url = bucket::parse_store(&instance.local().store)?;
-    let agent = match open_agent(&mut instance, &settings, &url, &mounted).await {
-        Ok(agent) => agent,
+    let (agent, requests) = match open_agent(&mut instance, &settings, &url, &mounted).await {
+        Ok(opened) => opened,
         Err(failure) => {
             give_up(instance, &failure);
             return Err(failure);
         }
     };
-    let opened = Opened { agent: Arc::clone(&agent), instance, settings, url, mount_point, mounted, post };
+    let opened = Opened { agent: Arc::clone(&agent), requests, instance, settings, url, mount_point, mounted, post };
     let served = serve(opened, signals).await;
     let closed = agent.close().await.map_err(Failure::from);
     served.and(closed)
@@ -145,7 +146,7 @@ async fn open_agent(
     settings: &Settings,
     url: &StoreUrl,
     mounted: &Mounted,
-) -> Result<Arc<Agent>, Failure> {
+) -> Result<(Arc<Agent>, Arc<RequestCounter>), Failure> {
     let local = instance.local();
     let (opening, shown) = match mounted {
         Mounted::NotYet => (Opening::Fresh, None),
@@ -158,8 +159,9 @@ async fn open_agent(
         bucket::check_reachable(url, instance.name()).await?;
     }
     let limits = settings.limits()?;
+    let (store, requests) = bucket::connect_counted(url, limits.upload_concurrency).await?;
     let setup = AgentSetup {
-        store: bucket::connect_daemon(url, limits.upload_concurrency).await?,
+        store,
         name: instance.name().clone(),
         config: instance.config()?,
         instance_dir: instance.dir().to_owned(),
@@ -185,7 +187,7 @@ async fn open_agent(
             (None, None | Some("latest")) => SnapshotSelector::Latest,
             (None, Some(snapshot)) => SnapshotSelector::Named(snapshot.to_owned()),
         };
-        return Ok(Agent::open_slave(setup, selector).await?);
+        return Ok((Agent::open_slave(setup, selector).await?, requests));
     }
     let opened = Agent::open_master(setup).await.map_err(Failure::from);
     match &opened {
@@ -204,7 +206,7 @@ async fn open_agent(
         }
         _ => {}
     }
-    opened
+    opened.map(|agent| (agent, requests))
 }
 
 /// An instance that was refused before it ever served is not left behind to be taken for a master later. Without a sure
@@ -224,6 +226,7 @@ const CONTROL_LINGERS: Duration = Duration::from_secs(2);
 /// An agent with all that its mount needs.
 struct Opened {
     agent: Arc<Agent>,
+    requests: Arc<RequestCounter>,
     instance: Instance,
     settings: Settings,
     url: StoreUrl,
@@ -234,7 +237,7 @@ struct Opened {
 
 /// From the mount to the unmount.
 async fn serve(opened: Opened, signals: &mut Signals) -> Result<(), Failure> {
-    let Opened { agent, mut instance, settings, url, mount_point, mounted, post } = opened;
+    let Opened { agent, requests, mut instance, settings, url, mount_point, mounted, post } = opened;
     let listener = socket::listen(&instance.socket())?;
     let restart = settings.restart()?;
     let mount = Arc::new(mount_agent(&agent, &instance, &mount_point, mounted, post.life)?);
@@ -269,6 +272,7 @@ async fn serve(opened: Opened, signals: &mut Signals) -> Result<(), Failure> {
         end: wishes.end.clone(),
         hand_over: wishes.hand_over.clone(),
         holding,
+        requests,
     });
     let served_until = CancellationToken::new();
     let control = tokio::spawn(server::serve(listener, service.clone(), served_until.clone()));

@@ -9,6 +9,7 @@ use crate::settings::SettingView;
 use crate::state::{Instance, LocalRole};
 use async_trait::async_trait;
 use cloud_mgmt::names::FsName;
+use cloud_mgmt::store::RequestCounter;
 use cloud_mgmt::store::url::StoreUrl;
 use std::sync::Arc;
 use toa::Agent;
@@ -29,6 +30,7 @@ pub(super) struct AgentService {
     pub(super) end: CancellationToken,
     pub(super) hand_over: CancellationToken,
     pub(super) holding: Arc<Holding>,
+    pub(super) requests: Arc<RequestCounter>,
 }
 
 #[async_trait]
@@ -53,6 +55,7 @@ impl Service for AgentService {
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             agent: Some(status.into()),
             held: Some(self.holding.view()),
+            requests: Some(self.requests.sums().into()),
             settings: None,
         }
     }

@@ -1,8 +1,9 @@
 //! The agent's words in those of the control API.
 
 use crate::control::api::{
-    AccessView, AgentView, CancelReason, FailureClass, Role, SnapshotKind, SnapshotState, SnapshotView,
+    AccessView, AgentView, CancelReason, FailureClass, RequestsView, Role, SnapshotKind, SnapshotState, SnapshotView,
 };
+use cloud_mgmt::store::Requests;
 
 impl From<toa::SnapshotState> for SnapshotState {
     fn from(state: toa::SnapshotState) -> Self {
@@ -107,5 +108,12 @@ impl From<toa::AgentStatus> for AgentView {
             problem: status.problem,
             queued: status.queued,
         }
+    }
+}
+
+impl From<Requests> for RequestsView {
+    fn from(sums: Requests) -> Self {
+        let Requests { get, put, part, head, list, delete, other, repeated, bytes_sent, bytes_received } = sums;
+        Self { get, put, part, head, list, delete, other, repeated, bytes_sent, bytes_received }
     }
 }

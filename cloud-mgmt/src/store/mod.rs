@@ -4,16 +4,20 @@
 //! once, except best-effort hints; the ledger rests on [`ObjectStore::put_if_absent`] alone.
 
 pub mod conformance;
+mod counted;
 pub mod dir;
 pub mod error;
 pub mod memory;
 mod object_name;
+pub mod requests;
 pub mod s3;
 pub mod url;
 
+pub use counted::Counted;
 pub use dir::DirStore;
 pub use error::{StoreError, StoreErrorKind};
 pub use memory::{Conditions, FaultMoment, FaultPlan, MemoryStore};
+pub use requests::{RequestCounter, RequestKind, Requests};
 pub use s3::S3Store;
 pub use url::{Addressing, S3Address, StoreUrl};
 

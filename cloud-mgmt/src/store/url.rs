@@ -2,7 +2,7 @@
 
 use super::dir::DirStore;
 use super::s3::S3Store;
-use super::{ObjectStore, StoreError, StoreErrorKind, StoreOptions};
+use super::{Counted, ObjectStore, RequestCounter, StoreError, StoreErrorKind, StoreOptions};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use std::ffi::OsString;
 use std::fmt;
@@ -57,9 +57,25 @@ pub struct S3Address {
 impl StoreUrl {
     /// A client of that store. Sends nothing: a store that is away or missing shows at the first call.
     pub async fn connect(&self, options: StoreOptions) -> Result<Arc<dyn ObjectStore>, StoreError> {
+        Ok(self.connect_counted(options).await?.0)
+    }
+
+    /// [`Self::connect`], with the counter of what the client asks.
+    pub async fn connect_counted(
+        &self,
+        options: StoreOptions,
+    ) -> Result<(Arc<dyn ObjectStore>, Arc<RequestCounter>), StoreError> {
         match self {
-            Self::S3(address) => Ok(Arc::new(S3Store::connect(address, options).await?)),
-            Self::Directory(path) => Ok(Arc::new(DirStore::new(path, options))),
+            Self::S3(address) => {
+                let store = S3Store::connect(address, options).await?;
+                let counter = Arc::clone(store.counter());
+                Ok((Arc::new(store), counter))
+            }
+            Self::Directory(path) => {
+                let store = Counted::new(DirStore::new(path, options));
+                let counter = Arc::clone(store.counter());
+                Ok((Arc::new(store), counter))
+            }
         }
     }
 

@@ -33,6 +33,11 @@ impl Subject<'_> {
         self.new_error(StoreErrorKind::NoBucket, detail)
     }
 
+    /// Bytes of an object came.
+    pub(super) fn received(&self, bytes: usize) {
+        self.store.counter.received(bytes as u64);
+    }
+
     /// No answer in time.
     pub(super) fn timed_out(&self) -> StoreError {
         let detail = format!("{} timed out", self.store.endpoint);

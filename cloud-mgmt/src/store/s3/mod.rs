@@ -3,6 +3,7 @@
 //! The SDK repeats what may be repeated. The one thing that must not be is the conditional write: repeated after a lost
 //! answer it is told "taken" of its own success. What the SDK does not repeat is a body that is cut short: see [`read`].
 
+mod attempts;
 mod connect;
 mod fault;
 mod read;
@@ -12,7 +13,7 @@ mod upload;
 mod write;
 
 use super::object_name::{check_folder, check_name, check_prefix};
-use super::{ObjectMeta, ObjectStore, PutOutcome, S3Address, StoreError, StoreErrorKind, StoreOptions};
+use super::{ObjectMeta, ObjectStore, PutOutcome, RequestCounter, S3Address, StoreError, StoreErrorKind, StoreOptions};
 use async_trait::async_trait;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::Client;
@@ -20,6 +21,7 @@ use aws_sdk_s3::primitives::DateTime;
 use bytes::Bytes;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// A bucket of an S3 server, or a folder in it.
@@ -33,6 +35,7 @@ pub struct S3Store {
     /// Empty, or ends with `/`.
     prefix: String,
     options: StoreOptions,
+    counter: Arc<RequestCounter>,
 }
 
 impl S3Store {
@@ -52,14 +55,22 @@ impl S3Store {
     }
 
     fn from_plan(address: &S3Address, plan: connect::Plan, options: StoreOptions) -> Self {
+        let counter = Arc::<RequestCounter>::default();
+        let config = plan.config.to_builder().interceptor(attempts::CountAttempts(Arc::clone(&counter))).build();
         Self {
-            client: Client::from_conf(plan.config),
+            client: Client::from_conf(config),
             url: address.to_string(),
             endpoint: plan.endpoint,
             bucket: address.bucket.clone(),
             prefix: if address.prefix.is_empty() { String::new() } else { format!("{}/", address.prefix) },
             options,
+            counter,
         }
+    }
+
+    /// Counts every request that this client and its clones send, repetitions and parts of large objects too.
+    pub fn counter(&self) -> &Arc<RequestCounter> {
+        &self.counter
     }
 
     fn key(&self, name: &str) -> String {

@@ -185,6 +185,7 @@ impl Transfer<'_> {
             return Err(self.corrupt("the body is longer than the answer said"));
         }
         self.body.extend_from_slice(chunk);
+        self.subject.received(chunk.len());
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Against a server that answers by a script: what the client sends, and what it makes of bad answers.
 
 use super::*;
-use crate::store::Addressing;
+use crate::store::{Addressing, Requests};
 use aws_credential_types::Credentials;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -160,9 +160,12 @@ async fn a_conditional_write_is_sent_once_whatever_comes_of_it() {
 async fn an_overwrite_is_repeated() {
     let server = Server::start(vec![Answer::Close, refusal(503, "SlowDown"), Answer::Full(200, "", String::new())]);
     let server = server.await;
-    server.store().await.put("x", Bytes::from_static(b"body")).await.unwrap();
+    let store = server.store().await;
+    store.put("x", Bytes::from_static(b"body")).await.unwrap();
     let requests = server.requests();
     assert_eq!(requests.len(), 3);
+    let counted = Requests { put: 3, repeated: 2, bytes_sent: 12, ..Requests::default() };
+    assert_eq!(store.counter().sums(), counted, "what the SDK repeats by itself counts");
     assert!(!requests.iter().any(|head| head.contains("if-none-match")), "{requests:?}");
 }
 
@@ -174,7 +177,9 @@ async fn a_cut_body_is_resumed_where_it_stopped() {
         Answer::Full(206, "ETag: \"e\"\r\nContent-Range: bytes 6-9/10\r\n", "6789".into()),
     ])
     .await;
-    assert_eq!(server.store().await.get("x").await.unwrap(), "0123456789");
+    let store = server.store().await;
+    assert_eq!(store.get("x").await.unwrap(), "0123456789");
+    assert_eq!(store.counter().sums(), Requests { get: 3, bytes_received: 10, ..Requests::default() });
     let requests = server.requests();
     assert!(!requests[0].contains("range:"));
     assert!(requests[1].contains("range: bytes=4-9") && requests[1].contains("if-match: \"e\""), "{requests:?}");
@@ -356,8 +361,12 @@ async fn a_lost_answer_to_the_last_step_of_an_upload_is_looked_up() {
     let progress = |bytes| {
         most.fetch_max(bytes, std::sync::atomic::Ordering::Relaxed);
     };
-    server.store().await.put_file("x", file.path(), &progress).await.unwrap();
+    let store = server.store().await;
+    store.put_file("x", file.path(), &progress).await.unwrap();
     assert_eq!(most.into_inner(), 20 << 20);
+    let counted = store.counter().sums();
+    assert_eq!((counted.part, counted.repeated, counted.head, counted.total()), (6, 1, 1, 7), "{counted:?}");
+    assert!(counted.bytes_sent >= 20 << 20, "{counted:?}");
     assert!(server.requests().last().unwrap().starts_with("head "), "{:?}", server.requests());
 }
 
