@@ -21,6 +21,7 @@ pub enum StoreKind {
 }
 
 const BUCKET: &str = "cbfs-e2e";
+const NO_WEATHER: &str = "nothing is between this bucket and its clients";
 
 /// A bucket that goes away with the test.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ pub struct Bucket {
 #[derive(Debug)]
 enum Place {
     Directory { root: TempDir },
-    S3 { server: Box<S3Server>, proxy: Proxy },
+    S3 { server: Box<S3Server>, proxy: Option<Proxy> },
 }
 
 impl Bucket {
@@ -45,13 +46,30 @@ impl Bucket {
                 Place::Directory { root }
             }
             StoreKind::S3 => {
-                let server = Box::new(S3Server::start()?);
-                server.create_bucket(BUCKET)?;
-                let proxy = Proxy::start(server.address())?;
+                let server = server_with_bucket()?;
+                let proxy = Some(Proxy::start(server.address())?);
                 Place::S3 { server, proxy }
             }
         };
         Ok(Self { place, away: false.into() })
+    }
+
+    /// An empty bucket on a real S3 server with nothing in between, for measurements.
+    pub fn direct() -> Result<Self> {
+        Ok(Self { place: Place::S3 { server: server_with_bucket()?, proxy: None }, away: false.into() })
+    }
+
+    /// Its name on the server.
+    pub fn name(&self) -> &'static str {
+        BUCKET
+    }
+
+    /// The S3 server behind it, if it is one.
+    pub fn server(&self) -> Option<&S3Server> {
+        match &self.place {
+            Place::Directory { .. } => None,
+            Place::S3 { server, .. } => Some(server),
+        }
     }
 
     /// Its address for `cbfs`.
@@ -67,7 +85,10 @@ impl Bucket {
     fn url_of(&self, bucket: &str) -> String {
         match &self.place {
             Place::Directory { root } => format!("file://{}", root.path().join(bucket).display()),
-            Place::S3 { proxy, .. } => format!("s3://{bucket}?endpoint=http://{}&path-style=true", proxy.address()),
+            Place::S3 { server, proxy } => {
+                let address = proxy.as_ref().map_or_else(|| server.address(), Proxy::address);
+                format!("s3://{bucket}?endpoint=http://{address}&path-style=true")
+            }
         }
     }
 
@@ -83,7 +104,7 @@ impl Bucket {
     pub fn proxy(&self) -> Option<&Proxy> {
         match &self.place {
             Place::Directory { .. } => None,
-            Place::S3 { proxy, .. } => Some(proxy),
+            Place::S3 { proxy, .. } => proxy.as_ref(),
         }
     }
 
@@ -95,7 +116,7 @@ impl Bucket {
                     fs::rename(root.path().join(BUCKET), root.path().join("away"))?;
                 }
             }
-            Place::S3 { proxy, .. } => proxy.set(weather),
+            Place::S3 { proxy, .. } => proxy.as_ref().context(NO_WEATHER)?.set(weather),
         }
         Ok(())
     }
@@ -108,7 +129,7 @@ impl Bucket {
                     fs::rename(root.path().join("away"), root.path().join(BUCKET))?;
                 }
             }
-            Place::S3 { proxy, .. } => proxy.set(Weather::Fine),
+            Place::S3 { proxy, .. } => proxy.as_ref().context(NO_WEATHER)?.set(Weather::Fine),
         }
         Ok(())
     }
@@ -204,6 +225,12 @@ impl Bucket {
         let Place::Directory { root } = &self.place else { bail!("not a directory store") };
         Ok(root.path().join(if self.away.load(Ordering::SeqCst) { "away" } else { BUCKET }))
     }
+}
+
+fn server_with_bucket() -> Result<Box<S3Server>> {
+    let server = Box::new(S3Server::start()?);
+    server.create_bucket(BUCKET)?;
+    Ok(server)
 }
 
 fn list_directory(root: &Path) -> Result<Vec<(String, u64)>> {

@@ -151,6 +151,70 @@ fn one_that_is_ended_leaves_nothing_behind() -> Result<()> {
     Ok(())
 }
 
+/// Values and limit of a figure of `snapshot`.
+fn figure(figures: &Value, step: &str, name: &str) -> Result<(Vec<f64>, Option<f64>)> {
+    let all = figures["figures"].as_array().context("no figures")?;
+    let found = all.iter().find(|figure| figure["step"] == step && figure["name"] == name);
+    let found = found.with_context(|| format!("no figure {name:?} of {step}"))?;
+    let values = found["values"].as_array().context("no values")?;
+    let values = values.iter().map(|value| value.as_f64().context("no number")).collect::<Result<Vec<_>>>()?;
+    ensure!(!values.is_empty() && values.iter().all(|value| value.is_finite()), "{name}: {values:?}");
+    Ok((values, found["at_most"].as_f64()))
+}
+
+/// What the benchmark of snapshots must show: step, figure, and what is asked for. All of them are more than nothing.
+const SNAPSHOT_FIGURES: [(&str, &str, Option<f64>); 21] = [
+    ("first", "time, CBFS", None),
+    ("first", "time, tar | zstd -3 | upload", None),
+    ("first", "time / tar | zstd -3 | upload", Some(1.2)),
+    ("first", "bytes / tar | zstd -3 | upload", Some(1.1)),
+    ("incremental", "files that changed", None),
+    ("incremental", "time / tar -g | zstd -3 | upload", Some(0.6)),
+    ("incremental", "bytes / tar -g | zstd -3 | upload", Some(1.2)),
+    ("slowdown", "untar beside a snapshot / alone", Some(1.3)),
+    ("slowdown", "untar beside: share of its time with the snapshot", None),
+    ("slowdown", "fsync beside a snapshot / alone", Some(1.3)),
+    ("requests", "requests of a snapshot of one new file", Some(6.0)),
+    ("requests", "of them PUT", None),
+    ("memory", "memory before the first snapshot, 200 files", None),
+    ("memory", "first snapshot, 200 files", None),
+    ("memory", "first snapshot, bytes, 200 files", None),
+    ("growth", "time, 5 changed of 200", None),
+    ("growth", "bytes, 50 changed of 200", None),
+    ("growth", "time, 50 / 5 changed", Some(10.0)),
+    ("cut", "longest wait of an application, 200 files", Some(10.0)),
+    ("cut", "until the request is answered, 200 files", None),
+    ("cut", "longest wait in as long a time on null FUSE", None),
+];
+
+#[test]
+fn the_benchmark_of_snapshots_has_every_figure() -> Result<()> {
+    let _turn = serial()?;
+    let tree = small_tree();
+    let mut args = vec!["snapshot", "--settle", "0", "--tree", &tree, "--rounds", "1", "--cut-files", "200"];
+    args.extend(["--cuts", "1", "--files", "200", "--changed", "5,50", "--small", "2", "--idle-seconds", "1"]);
+    args.extend(["--fsync-seconds", "0.2"]);
+    let (outcome, figures) = bench(&args)?;
+    let outcome = outcome.success()?;
+    for (step, name, limit) in SNAPSHOT_FIGURES {
+        let (values, at_most) = figure(&figures, step, name)?;
+        ensure!(values.iter().all(|value| *value > 0.0), "{step}: {name} is {values:?}\n{outcome}");
+        ensure!(at_most == limit, "{name} may be {at_most:?} at most\n{outcome}");
+    }
+    // Pack, run and record are three requests at least, and one file needs no more than some dozens.
+    let (requests, _) = figure(&figures, "requests", "requests of a snapshot of one new file")?;
+    ensure!(requests.len() == 2 && requests.iter().all(|count| (3.0..50.0).contains(count)), "{outcome}");
+    let (_, at_most) = figure(&figures, "memory", "memory above that, at most, 200 files")?;
+    ensure!(at_most == Some(200.0), "{outcome}");
+    let (_, at_most) = figure(&figures, "idle", "requests a minute of an idle filesystem")?;
+    ensure!(at_most == Some(1.0), "{outcome}");
+    // Where restic is installed it takes part, and where not, the reader is told.
+    let with_restic =
+        figure(&figures, "incremental", "time / restic backup").is_ok_and(|(_, limit)| limit == Some(0.1));
+    ensure!(with_restic || outcome.stdout.contains("restic is not installed"), "{outcome}");
+    Ok(())
+}
+
 #[test]
 fn the_other_measurements_run() -> Result<()> {
     let _turn = serial()?;

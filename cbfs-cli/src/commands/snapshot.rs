@@ -13,8 +13,9 @@ use crate::progress::SnapshotProgress;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// Pause between two questions of `--wait`.
-const POLL: Duration = Duration::from_millis(100);
+/// Pause between two questions of `--wait`, first and last: a small snapshot is complete within some hundredths of a second.
+const POLL_MIN: Duration = Duration::from_millis(5);
+const POLL_MAX: Duration = Duration::from_millis(100);
 /// How long `cancel` watches the wish being fulfilled.
 const CANCEL_WITHIN: Duration = Duration::from_secs(5);
 /// Every so many of them, the daemon is asked whether it is still the master.
@@ -51,7 +52,7 @@ async fn cancel(context: &Context, args: SnapshotCancelArgs) -> Result<(), Failu
     let id = snapshot.id.to_string();
     let until = Instant::now() + CANCEL_WITHIN;
     while !snapshot.state.is_final() && Instant::now() < until {
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(POLL_MAX).await;
         snapshot = client.snapshot(&id).await?;
     }
     show(context, &snapshot)?;
@@ -126,6 +127,7 @@ fn note(snapshot: &SnapshotView) -> String {
 async fn watch(client: &Client, mut snapshot: SnapshotView) -> Result<SnapshotView, Failure> {
     let progress = SnapshotProgress::new();
     let id = snapshot.id.to_string();
+    let mut pause = POLL_MIN;
     for polls in 0_u32.. {
         if snapshot.state.is_final() {
             break;
@@ -134,7 +136,8 @@ async fn watch(client: &Client, mut snapshot: SnapshotView) -> Result<SnapshotVi
             refuse_deposed(client, &snapshot).await?;
         }
         progress.show(&snapshot);
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 5 / 4).min(POLL_MAX);
         snapshot = client.snapshot(&id).await?;
     }
     Ok(snapshot)

@@ -1,6 +1,6 @@
 //! What the filesystem costs, beside the host's filesystem, a FUSE filesystem that only keeps memory, and `JuiceFS`.
 //!
-//! `run` has the steps and the rounds; `memory`, `pause`, `restart` and `scale` are measurements of their own. Times on
+//! `run` has the steps and the rounds; `memory`, `pause`, `restart`, `scale` and `snapshot` are measurements of their own. Times on
 //! shared machines are noise, so everything that counts is a ratio within a round, and the daemon's processor time stands
 //! beside it.
 
@@ -18,6 +18,7 @@ mod results;
 mod run;
 mod scale;
 mod site;
+pub mod snapshot;
 mod steps;
 mod target;
 mod workload;

@@ -53,9 +53,21 @@ impl Processes {
     }
 }
 
+/// Time on a processor so far of all programs that this process ran and that have ended, with theirs.
+pub fn cpu_of_children() -> Result<Duration> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let ticks = times_of(&stat, 13).with_context(|| format!("no times in {stat:?}"))?;
+    Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+}
+
 fn ticks_of(stat: &str) -> Option<u64> {
+    times_of(stat, 11)
+}
+
+/// User and system time together, `skipped` fields behind the name.
+fn times_of(stat: &str, skipped: usize) -> Option<u64> {
     // The name of the program comes second and may hold anything; what follows its last parenthesis is fields 3 and on.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(skipped);
     let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
     Some(user + system)
 }
@@ -88,6 +100,7 @@ mod tests {
         child.wait().unwrap();
         seen.unwrap();
         assert!(memory.unwrap() > 0);
-        assert_eq!(ticks_of("1 (a) b) S 1 1 1 0 -1 4 0 0 0 0 7 5 0 0 20"), Some(12));
+        let stat = "1 (a) b) S 1 1 1 0 -1 4 0 0 0 0 7 5 2 1 20";
+        assert_eq!((ticks_of(stat), times_of(stat, 13)), (Some(12), Some(3)));
     }
 }

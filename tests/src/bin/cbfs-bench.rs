@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use cbfs_tests::bench::limits::{BASE, CBFS, HOST, NULL};
+use cbfs_tests::bench::snapshot::{self, Amounts};
 use cbfs_tests::bench::{
     Ending, Memory, Pause, Plan, Restart, Results, Scale, Site, Tree, Workload, clean_up_when_ended, measure,
     serve_null,
@@ -13,6 +14,7 @@ use std::env;
 use std::fmt::Display;
 use std::fs;
 use std::io::{Write, stderr, stdout};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -45,6 +47,18 @@ enum Command {
     Restart(RestartArgs),
     /// Measure whether cost grows with the number of files
     Scale(ScaleArgs),
+    /// Measure snapshots, beside tar and restic on the same S3 server
+    Snapshot(Box<SnapshotArgs>),
+    /// Send standard input to an S3 server: the end of the pipe that snapshots are compared with
+    #[command(hide = true)]
+    Upload {
+        #[arg(long)]
+        server: SocketAddr,
+        #[arg(long)]
+        bucket: String,
+        #[arg(long)]
+        key: String,
+    },
     /// Serve a filesystem in memory until it is unmounted
     Null {
         /// An empty directory
@@ -142,6 +156,20 @@ struct ScaleArgs {
     cuts: usize,
 }
 
+#[derive(Args, Debug)]
+struct SnapshotArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Steps, with commas: first incremental slowdown requests idle memory growth cut [default: all]
+    #[arg(long, value_delimiter = ',')]
+    steps: Vec<String>,
+    /// The source tree: `part` of the kernel's sources, `full`, `none`, or a directory
+    #[arg(long, default_value = "part")]
+    tree: String,
+    #[command(flatten)]
+    amounts: Amounts,
+}
+
 /// The allocator of the daemon: the filesystem in memory is to be no slower for another one.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -163,6 +191,8 @@ fn main() -> Result<()> {
         Command::Restart(args) => {
             args.place.print(|site| Restart::measure(site, args.files, args.rounds, args.journal_mib))
         }
+        Command::Snapshot(args) => args.print(),
+        Command::Upload { server, bucket, key } => snapshot::upload(server, &bucket, &key),
         Command::Scale(args) => args.place.print(|site| Scale::measure(site, &args.files, args.samples, args.cuts)),
     }
 }
@@ -227,6 +257,36 @@ impl Place {
     }
 }
 
+/// The tree that was asked for; its tar file is made in `place`, if it is not there yet.
+fn tree_of(text: &str, place: &Path) -> Result<Option<Tree>> {
+    match text {
+        "none" => Ok(None),
+        "part" => Tree::kernel(Extent::Part).map(Some),
+        "full" => Tree::kernel(Extent::Full).map(Some),
+        path => Tree::of(Path::new(path), place).map(Some),
+    }
+}
+
+impl SnapshotArgs {
+    fn print(self) -> Result<()> {
+        let (dir, ending) = self.place.make()?;
+        let needed = snapshot::Plan::needs_tree(&self.steps)?;
+        let tree = if needed { tree_of(&self.tree, dir.path())? } else { None };
+        let plan = snapshot::Plan { steps: self.steps, amounts: self.amounts, tree };
+        let state = dir.path().join("state");
+        fs::create_dir(&state)?;
+        let mut tell = |what: &str| progress(&ending, what);
+        let site = self.place.site(&state, &mut tell);
+        let figures = snapshot::measure(site, &plan, &mut |so_far| self.place.keep(so_far))?;
+        drop(ending);
+        self.place.put(&figures)?;
+        match figures.failures.len() {
+            0 => Ok(()),
+            count => bail!("{count} steps failed, see above"),
+        }
+    }
+}
+
 impl Run {
     fn print(self) -> Result<()> {
         let (dir, ending) = self.place.make()?;
@@ -234,13 +294,7 @@ impl Run {
         if self.base.is_some() {
             targets.push(BASE.to_owned());
         }
-        let tree = match self.tree.as_str() {
-            _ if !Plan::needs_tree(&self.steps)? => None,
-            "none" => None,
-            "part" => Some(Tree::kernel(Extent::Part)?),
-            "full" => Some(Tree::kernel(Extent::Full)?),
-            path => Some(Tree::of(Path::new(path), dir.path())?),
-        };
+        let tree = if Plan::needs_tree(&self.steps)? { tree_of(&self.tree, dir.path())? } else { None };
         let plan = Plan {
             rounds: self.rounds,
             targets,

@@ -2,7 +2,7 @@
 
 mod build;
 mod large;
-mod program;
+pub(super) mod program;
 mod small;
 mod synced;
 mod tree;

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(3600);
 
 /// Runs `command`, which must succeed; how long it took.
-pub(super) fn time_of(command: &mut Command) -> Result<Duration> {
+pub(in crate::bench) fn time_of(command: &mut Command) -> Result<Duration> {
     output_of(command).map(|(elapsed, _)| elapsed)
 }
 
 /// [`time_of`], and what it printed.
-pub(super) fn output_of(command: &mut Command) -> Result<(Duration, String)> {
+pub(in crate::bench) fn output_of(command: &mut Command) -> Result<(Duration, String)> {
     let shown = command.get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let start = Instant::now();

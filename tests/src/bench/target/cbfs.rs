@@ -5,9 +5,11 @@ use crate::bucket::{Bucket, StoreKind};
 use crate::node::{Mounted, Node};
 use crate::process::{Outcome, is_alive, processes_with, signal, wait_until};
 use anyhow::{Context, Result, ensure};
+use cloud_mgmt::store::Requests;
 use rustix::fs::statvfs;
 use rustix::process::Signal;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,21 +33,27 @@ pub struct Filesystem {
     dir: PathBuf,
     node: Node,
     address: String,
-    _bucket: Bucket,
+    /// `<TAG>-<UUID>`
+    name: String,
+    bucket: Arc<Bucket>,
 }
 
 impl Filesystem {
-    /// Its state in `state`, the bucket on the same disk.
+    /// Its state in `state`, the bucket a directory on the same disk.
     pub fn new(state: &Path) -> Result<Self> {
-        let bucket = Bucket::new(StoreKind::Directory)?;
-        let mut node = Node::at(state, &bucket)?;
+        Self::on(state, &Arc::new(Bucket::new(StoreKind::Directory)?), "bench")
+    }
+
+    /// Its state in `state`; named `tag` in a bucket that it shares.
+    pub fn on(state: &Path, bucket: &Arc<Bucket>, tag: &str) -> Result<Self> {
+        let mut node = Node::at(state, bucket)?;
         // Tests are in a hurry to look at the ledger; a product is not.
         node.remove_env("CBFS_CHECK_INTERVAL");
-        let address = format!("{}#bench", bucket.url());
-        node.cbfs_long(&["create", &address])?.success()?;
+        let address = format!("{}#{tag}", bucket.url());
+        let name = node.cbfs_long(&["create", &address, "--json"])?.success()?.text("name")?;
         let mounted = node.mount(&address, MOUNT_NAME, &[])?;
         let dir = mounted.dir().to_owned();
-        Ok(Self { mounted: Some(mounted), dir, node, address, _bucket: bucket })
+        Ok(Self { mounted: Some(mounted), dir, node, address, name, bucket: Arc::clone(bucket) })
     }
 
     /// The mount point.
@@ -105,6 +113,16 @@ impl Filesystem {
     pub fn pending(&self) -> Result<u64> {
         let status = self.status()?;
         Ok(status.number("xid")?.saturating_sub(status.number("persisted_xid")?))
+    }
+
+    /// What the daemon has asked the store since it started.
+    pub fn requests(&self) -> Result<Requests> {
+        Ok(serde_json::from_value(self.status()?.field("requests")?)?)
+    }
+
+    /// Bytes of all its objects in the bucket.
+    pub fn stored_bytes(&self) -> Result<u64> {
+        self.bucket.bytes_with(&self.name)
     }
 
     /// Waits until nothing is left to be done in the background, or until `limit` is over.
