@@ -12,8 +12,9 @@ use crate::stack::{Tier, merge_batch};
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// Entries that a scan takes from each layer at a time.
-const BATCH: usize = 4096;
+/// Entries that a scan takes from each of several layers at a time: about as many as the agent takes, so that none is read
+/// twice.
+const BATCH: usize = 1024;
 
 /// See [`ChangeSet`].
 pub struct LayerChanges {
@@ -30,6 +31,15 @@ impl LayerChanges {
         let meta = layers.first()?.meta();
         let seal = meta.sealed.clone()?;
         Some(Self { layers, meta, seal, from, data })
+    }
+
+    /// The only layer, if it is one: nothing is above it that could hide or change what it says, so its bytes go out as
+    /// they are stored.
+    fn alone(&self) -> Option<&Layer> {
+        match self.layers.as_slice() {
+            [layer] => Some(layer),
+            _ => None,
+        }
     }
 
     fn tiers(&self) -> Vec<&dyn Tier> {
@@ -58,6 +68,9 @@ impl ChangeSet for LayerChanges {
     }
 
     fn scan(&self, from: &[u8], end: &[u8], visit: &mut Visit<'_>) -> FsResult<()> {
+        if let Some(layer) = self.alone() {
+            return layer.scan(from, end, visit);
+        }
         let tiers = self.tiers();
         let mut from = from.to_vec();
         loop {
@@ -76,6 +89,9 @@ impl ChangeSet for LayerChanges {
 
     fn get(&self, key: &[u8]) -> FsResult<Option<Bytes>> {
         let Some(key) = Key::from_bytes(key) else { return Ok(None) };
+        if let Some(layer) = self.alone() {
+            return layer.read(key.as_bytes(), Bytes::copy_from_slice);
+        }
         // One key only: the merge of all layers at that key has it, with cuts combined.
         let mut end = key.as_bytes().to_vec();
         end.push(0);

@@ -39,7 +39,7 @@ pub trait PackSink {
     }
     /// The object name of `pack` as its record in the index shall say it.
     fn object(&self, pack: PackNo) -> String;
-    /// `pack` is complete and on stable storage at `path`; it may be uploaded and removed from here on.
+    /// `pack` is complete at `path`, and not durable yet; it may be synced, uploaded and removed from here on.
     fn staged(&mut self, pack: &PackSummary, path: &Path) -> Result<(), CollectError>;
 }
 

@@ -102,6 +102,10 @@ impl<'a> Walk<'a> {
             }
             Space::Dirent => {
                 let ino = parts.ino;
+                // Nobody else looks into it on its way out.
+                if !matches!(row.decode()?.1, Value::Dirent(_) | Value::Tombstone) {
+                    return Err(CollectError::Inconsistent(format!("a name in {ino} holds another kind of value")));
+                }
                 self.pass(ino, row)
             }
             Space::Pack => Err(CollectError::Inconsistent("a pack record among local changes".into())),

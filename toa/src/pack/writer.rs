@@ -20,7 +20,7 @@ pub struct PackIdentity {
     pub epoch: Epoch,
 }
 
-/// Writes one pack as a stream; memory is bounded by one frame.
+/// Writes one pack as a stream; memory is bounded by a few frames.
 ///
 /// A member is [`begin`](Self::begin), [`data`](Self::data) as often as needed, [`end`](Self::end). Members of up to
 /// 1 MiB with header share frames; the data of a larger one have frames of their own.
@@ -97,12 +97,13 @@ impl PackWriter {
         self.stream.put(&[0; tar::BLOCK][..open.padding])
     }
 
-    /// Ends the open frame now, so that references into it can be resolved.
+    /// Ends the open frame now, and waits until references into it can be resolved.
     pub fn close_frame(&mut self) -> Result<(), PackError> {
-        self.stream.close()
+        self.stream.close()?;
+        self.stream.settle()
     }
 
-    /// The closed frames so far: a [`PendingRef`] below their number is resolved.
+    /// The frames that are in the file, up to the last one but a few: a [`PendingRef`] below their number is resolved.
     pub fn frames(&self) -> &[FrameRef] {
         self.stream.frames()
     }
@@ -112,7 +113,8 @@ impl PackWriter {
         self.stream.size()
     }
 
-    /// Ends tar and seek table; the pack is on stable storage when this returns.
+    /// Ends tar and seek table; the pack is complete when this returns. Making it durable is the business of whoever gives
+    /// it its name.
     pub fn finish(mut self) -> Result<PackSummary, PackError> {
         if self.member.is_some() {
             return Err(PackError::Member("the last member is still open"));
