@@ -142,6 +142,14 @@ impl Bucket {
         }
     }
 
+    /// Names of objects of which parts were sent and that are neither complete nor given up. A directory has none.
+    pub fn unfinished(&self) -> Result<Vec<String>> {
+        match &self.place {
+            Place::Directory { .. } => Ok(Vec::new()),
+            Place::S3 { server, .. } => server.unfinished(BUCKET),
+        }
+    }
+
     /// Names of all objects that hold `part`, sorted.
     pub fn names_with(&self, part: &str) -> Result<Vec<String>> {
         Ok(self.list()?.into_iter().map(|(name, _)| name).filter(|name| name.contains(part)).collect())

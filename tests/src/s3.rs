@@ -125,6 +125,13 @@ impl S3Server {
         Ok(())
     }
 
+    /// Names of the objects of which parts were sent and that are neither complete nor given up.
+    pub fn unfinished(&self, bucket: &str) -> Result<Vec<String>> {
+        let uploads = self.client().list_multipart_uploads().bucket(bucket);
+        let page = self.runtime.block_on(uploads.send()).context("cannot list uploads")?;
+        Ok(page.uploads().iter().filter_map(|upload| upload.key().map(str::to_owned)).collect())
+    }
+
     /// Names and sizes of all objects of a bucket, sorted.
     pub fn list(&self, bucket: &str) -> Result<Vec<(String, u64)>> {
         let client = self.client();

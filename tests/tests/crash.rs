@@ -146,6 +146,39 @@ fn state_where_it_stops(scenario: &Scenario, node: &Node, name: &str) -> Result<
     Ok(last)
 }
 
+/// Parts that were sent before a kill cost money and no listing shows them: the next start gives them up.
+#[test]
+fn killed_between_two_parts_of_an_upload() -> Result<()> {
+    let _turn = serial()?;
+    let scenario = Scenario::new(StoreKind::S3, "parts")?;
+    let mut node = scenario.node()?;
+    node.set_env("FAILPOINTS", "s3::part_sent=sleep(600000)");
+    let mount = node.mount(&scenario.address, "mnt", &[])?;
+    // Bytes that do not shrink: a pack that is sent in parts.
+    let mut state = 1_u64;
+    let content: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    })
+    .take(24 << 20)
+    .collect();
+    write_durable(&mount.path("large"), &content)?;
+    scenario.request_snapshot(&node, "large")?;
+    wait_until("parts are sent", Duration::from_secs(60), || Ok(!scenario.bucket.unfinished()?.is_empty()))?;
+    mount.kill()?;
+    ensure!(!scenario.bucket.unfinished()?.is_empty(), "nothing was left by the kill");
+
+    node.remove_env("FAILPOINTS");
+    let mount = node.mount(&scenario.address, "mnt", &[])?;
+    scenario.wait_complete(&node, "large")?;
+    let left = scenario.bucket.unfinished()?;
+    ensure!(left.is_empty(), "parts are left of {left:?}");
+    let slave = Mount::new(&scenario.bucket, &scenario.at("large"), &[])?;
+    ensure!(fs::read(slave.mounted.path("large"))? == content, "other bytes in the snapshot");
+    slave.unmount()?;
+    mount.unmount(&node)
+}
+
 /// The daemon stands between two effects and is killed there.
 fn crashed_at_each_point(kind: StoreKind) -> Result<()> {
     let _turn = serial()?;

@@ -99,4 +99,12 @@ impl<S: ObjectStore> ObjectStore for Counted<S> {
         self.counter.asked(RequestKind::Delete);
         self.store.delete(name).await
     }
+
+    async fn abort_uploads(
+        &self,
+        prefix: &str,
+        abandoned: &(dyn for<'n> Fn(&'n str) -> bool + Send + Sync),
+    ) -> Result<u64, StoreError> {
+        self.store.abort_uploads(prefix, abandoned).await
+    }
 }

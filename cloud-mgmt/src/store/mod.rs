@@ -88,6 +88,17 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
 
     /// Deletes; an object that is not there is deleted.
     async fn delete(&self, name: &str) -> Result<(), StoreError>;
+
+    /// Aborts uploads in parts that a process which is gone has left behind: of objects whose name starts with `prefix`
+    /// and of which `abandoned` says that nobody sends them any more. Answers how many. Their parts cost money, and
+    /// [`list`](Self::list) does not show them. Stores that write objects in one piece have none.
+    async fn abort_uploads(
+        &self,
+        _prefix: &str,
+        _abandoned: &(dyn for<'n> Fn(&'n str) -> bool + Send + Sync),
+    ) -> Result<u64, StoreError> {
+        Ok(0)
+    }
 }
 
 /// Time limits and parallelism of a store.

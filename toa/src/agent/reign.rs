@@ -11,6 +11,12 @@ use std::time::{Duration, Instant};
 /// A filesystem in which nothing happens looks at the ledger so much more seldom.
 const IDLE_FACTOR: u32 = 2;
 
+/// The epoch in the name of a pack, run or listing.
+fn epoch_in(object: &str) -> Option<u32> {
+    let (epoch, _) = object.rsplit('/').next()?.split_once('-')?;
+    (epoch.len() == 8).then(|| u32::from_str_radix(epoch, 16).ok()).flatten()
+}
+
 impl Agent {
     /// How long the ledger may go unread now.
     pub(super) fn check_interval(&self) -> Duration {
@@ -46,6 +52,7 @@ impl Agent {
             self.heard(resumed.map(|_| ()))?;
             self.state.lock().confirmed = true;
             tracing::info!(epoch, "the ledger confirms this master");
+            self.abort_left_uploads(epoch);
         }
         let check = async { self.appender.check_reign().await.map_err(AgentError::from) };
         let reign = self.heard(runtime.block_on(self.worker.unless_stopped(check)))?;
@@ -72,6 +79,20 @@ impl Agent {
                 self.depose(&format!("the filesystem was deleted at {:.0}: {}", deletion.time, deletion.reason))?;
                 Err(LedgerError::Deleted { fs, deletion: Box::new(deletion) }.into())
             }
+        }
+    }
+
+    /// An earlier life of this master may have died in the middle of an upload: the parts that it sent are of no use, the
+    /// object is sent anew. Also what masters of older epochs left. Nothing depends on it; the next start tries again.
+    fn abort_left_uploads(&self, epoch: u32) {
+        let fs = &self.setup.name;
+        let old = |name: &str| fs.is_of_snapshots(name) && epoch_in(name).is_some_and(|named| named <= epoch);
+        let prefix = format!("{fs}/");
+        let abort = async { self.setup.store.abort_uploads(&prefix, &old).await.map_err(AgentError::from) };
+        match self.setup.runtime.block_on(self.worker.unless_stopped(abort)) {
+            Ok(0) => {}
+            Ok(aborted) => tracing::info!(aborted, "uploads that a process left unfinished are aborted"),
+            Err(error) => tracing::warn!(%error, "unfinished uploads may be left in the bucket"),
         }
     }
 

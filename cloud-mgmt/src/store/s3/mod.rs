@@ -206,4 +206,18 @@ impl ObjectStore for S3Store {
             _ => Ok(()),
         }
     }
+
+    async fn abort_uploads(
+        &self,
+        prefix: &str,
+        abandoned: &(dyn for<'n> Fn(&'n str) -> bool + Send + Sync),
+    ) -> Result<u64, StoreError> {
+        check_prefix("abort uploads of", prefix)?;
+        let mut left = self.uploads_below(prefix).await?;
+        left.retain(|upload| abandoned(&upload.name));
+        for upload in &left {
+            self.abort_upload(upload).await?;
+        }
+        Ok(left.len() as u64)
+    }
 }

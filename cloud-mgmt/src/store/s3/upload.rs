@@ -71,6 +71,7 @@ impl S3Store {
             async move {
                 let length = range.end - range.start;
                 let part = parts.send(source, n as i32 + 1, range).await?;
+                fail::fail_point!("s3::part_sent");
                 progress(sent.fetch_add(length, Ordering::Relaxed) + length);
                 Ok::<_, StoreError>(part)
             }
@@ -95,6 +96,49 @@ impl S3Store {
             return Err(subject.new_error(StoreErrorKind::Corrupt, "the answer has no upload id"));
         }
         Ok(Parts { store: self, key, id })
+    }
+}
+
+/// An upload in parts that the server still keeps.
+pub(super) struct LeftUpload {
+    /// The object's name.
+    pub(super) name: String,
+    id: String,
+}
+
+impl S3Store {
+    /// All uploads in parts that were begun and neither completed nor aborted, of names that start with `prefix`.
+    pub(super) async fn uploads_below(&self, prefix: &str) -> Result<Vec<LeftUpload>, StoreError> {
+        let subject = self.subject("list uploads of", prefix);
+        let mut found = Vec::new();
+        let (mut key, mut id): (Option<String>, Option<String>) = (None, None);
+        loop {
+            let request = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(self.key(prefix));
+            let request = request.set_key_marker(key.clone()).set_upload_id_marker(id.clone());
+            let page = request.send().await.map_err(|e| subject.error(&e))?;
+            let next = (page.next_key_marker.clone(), page.next_upload_id_marker.clone());
+            found.extend(page.uploads().iter().filter_map(|upload| {
+                let name = upload.key()?.strip_prefix(&self.prefix)?.to_owned();
+                name.starts_with(prefix).then_some(())?;
+                Some(LeftUpload { name, id: upload.upload_id()?.to_owned() })
+            }));
+            if page.is_truncated() != Some(true) {
+                return Ok(found);
+            }
+            if next.0.is_none() || next == (key, id) {
+                return Err(subject.new_error(StoreErrorKind::Corrupt, "the list goes on but does not say where"));
+            }
+            (key, id) = next;
+        }
+    }
+
+    pub(super) async fn abort_upload(&self, upload: &LeftUpload) -> Result<(), StoreError> {
+        let request = self.client.abort_multipart_upload().bucket(&self.bucket).key(self.key(&upload.name));
+        match request.upload_id(&upload.id).send().await.map_err(|e| self.subject("abort", &upload.name).error(&e)) {
+            // Somebody else was faster.
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 
