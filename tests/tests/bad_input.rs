@@ -4,13 +4,15 @@ use anyhow::{Context, Result, ensure};
 use cbfs_tests::bucket::StoreKind;
 use cbfs_tests::node::{ANSWER_LIMIT, Node};
 use cbfs_tests::on_both_stores;
-use cbfs_tests::process::{Outcome, signal, wait_child};
+use cbfs_tests::process::{Outcome, signal, wait_child, wait_until};
+use cbfs_tests::proxy::Weather;
 use cbfs_tests::scenario::{Mount, Scenario, write_durable};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 on_both_stores!(
     addresses_and_names,
@@ -23,12 +25,14 @@ on_both_stores!(
     a_corrupt_pack_gives_no_wrong_bytes,
     a_newer_config_is_refused,
     an_export_is_whole_or_refused,
+    verify_tells_of_damage_and_goes_on_after_a_kill,
 );
 
 const INVALID: i32 = 2;
 const NOT_FOUND: i32 = 3;
 const AMBIGUOUS: i32 = 4;
 const DENIED: i32 = 6;
+const UNAVAILABLE: i32 = 7;
 const CORRUPT: i32 = 10;
 const UNSUPPORTED: i32 = 11;
 const BUSY: i32 = 13;
@@ -307,4 +311,64 @@ fn a_newer_config_is_refused(kind: StoreKind) -> Result<()> {
     mount_latest(&scenario, &scenario.node()?)?.refused(CORRUPT, &[])?;
     scenario.bucket.put(name, whole)?;
     Mount::new(&scenario.bucket, &scenario.at("latest"), &[])?.unmount()
+}
+
+fn verify_tells_of_damage_and_goes_on_after_a_kill(kind: StoreKind) -> Result<()> {
+    let scenario = Scenario::new(kind, "checked")?;
+    // Packs of 2 MiB.
+    let master = Mount::new(&scenario.bucket, &scenario.address, &["--set", "proxy.max_bytes=16MiB"])?;
+    for index in 0..40_u32 {
+        let mut content = vec![0; 300_000];
+        blake3::Hasher::new().update(&index.to_le_bytes()).finalize_xof().fill(&mut content);
+        fs::write(master.mounted.path(&format!("file {index}")), &content)?;
+    }
+    scenario.snapshot(&master.node, "base")?;
+    let node = scenario.node()?;
+    let verify = |options: &[&str]| node.cbfs_long(&[&["verify", &scenario.address, "--json"], options].concat());
+    // Beside a master that has it mounted.
+    let sound = verify(&["--deep"])?.success()?;
+    let packs = scenario.bucket.names_with("/pack/")?;
+    ensure!(sound.number("packs_read")? == packs.len() as u64 && packs.len() > 3, "{sound}");
+    ensure!(sound.number("inodes")? == 41 && sound.number("names")? == 40 && sound.number("notes")? == 0, "{sound}");
+    master.unmount()?;
+
+    let pack = packs.get(1).context("one pack only")?;
+    let whole = scenario.bucket.get(pack)?;
+    scenario.bucket.corrupt(pack, 40, 41)?;
+    verify(&[])?.success().context("the structure is sound")?;
+    let told = verify(&["--deep"])?.refused(CORRUPT, &["is damaged"])?;
+    ensure!(told.stdout.contains(pack) && told.stdout.contains("\"path\":\"/file "), "{told}");
+    let told = node.cbfs_long(&["verify", &scenario.at("base"), "--deep"])?.refused(CORRUPT, &["hint: "])?;
+    ensure!(
+        told.stdout.contains(&format!("DAMAGE (wrong-bytes) {pack}")) && told.stdout.contains("hits: base"),
+        "{told}"
+    );
+    scenario.bucket.put(pack, whole)?;
+    node.cbfs(&["verify", &scenario.at("no such")])?.refused(NOT_FOUND, &["no such"])?;
+    if kind == StoreKind::Directory {
+        return Ok(());
+    }
+
+    // The network is slow, so that there is a middle to be killed in.
+    let state = node.state_dir().join("verify");
+    let state_text = state.to_str().context("not UTF-8")?;
+    let args = ["verify", &scenario.address, "--json", "--deep", "--resume", state_text];
+    scenario.bucket.take_away(Weather::Slow(Duration::from_millis(30)))?;
+    let mut child = node.spawn(&args)?;
+    let lines = || -> Result<usize> { Ok(fs::read_to_string(&state).map_or(0, |text| text.lines().count())) };
+    let reached = wait_until("two packs are done", Duration::from_secs(60), || Ok(lines()? >= 3));
+    child.kill()?;
+    child.wait()?;
+    reached?;
+    let done = lines()? as u64 - 1;
+    ensure!(done < packs.len() as u64, "the kill came too late: {done} packs");
+    scenario.bucket.take_away(Weather::Refuse)?;
+    node.cbfs(&args)?.refused(UNAVAILABLE, &[])?;
+    scenario.bucket.bring_back()?;
+    let rest = node.cbfs_long(&args)?.success()?;
+    ensure!(rest.number("packs_read")? == packs.len() as u64, "{rest}");
+    let read_whole = sound.number("bytes_read")?;
+    ensure!(rest.number("bytes_read")? < read_whole * (packs.len() as u64 - done + 1) / packs.len() as u64, "{rest}");
+    ensure!(!state.exists() && !state.with_extension("d").exists(), "the state goes when it is complete");
+    Ok(())
 }

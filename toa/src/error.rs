@@ -198,7 +198,8 @@ impl AgentError {
             Self::Run(error) => match error.kind() {
                 RunErrorKind::NoSpace => ErrorKind::NoSpace,
                 RunErrorKind::Io => ErrorKind::Unavailable,
-                _ => ErrorKind::Corrupt,
+                RunErrorKind::TooNew => ErrorKind::TooNew,
+                RunErrorKind::Corrupt | RunErrorKind::Invalid => ErrorKind::Corrupt,
             },
             Self::Config(ConfigError::Malformed { .. }) => ErrorKind::Corrupt,
             Self::Config(_) => ErrorKind::TooNew,

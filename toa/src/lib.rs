@@ -1,7 +1,8 @@
 //! toa: the tiered-object agent of CBFS, the bridge between the filesystem and the bucket.
 //!
 //! Collects what a snapshot changed, writes packs and index runs into the proxy, uploads and publishes them; reads
-//! published snapshots through the proxy; promotes. Knows nothing of FUSE (see ARCHITECTURE.md).
+//! published snapshots through the proxy; promotes; verifies what is in the bucket. Knows nothing of FUSE (see
+//! ARCHITECTURE.md).
 
 pub mod agent;
 pub mod alert;
@@ -15,6 +16,7 @@ pub mod run;
 pub mod snapshot;
 pub mod status;
 pub mod tar;
+pub mod verify;
 
 pub use agent::{Agent, AgentOptions, AgentSetup, Listing, SnapshotSelector, check_snapshot_name};
 pub use alert::{Alert, AlertKind, Alerts, LogOnly};

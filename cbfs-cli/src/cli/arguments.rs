@@ -225,6 +225,20 @@ pub struct PromoteArgs {
     pub epoch: u32,
 }
 
+/// `cbfs verify`
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The filesystem, perhaps with a snapshot
+    #[arg(value_name = "FS[@SNAPSHOT]")]
+    pub fs: String,
+    /// Read every byte of every pack, too
+    #[arg(long)]
+    pub deep: bool,
+    /// Keep what is done in FILE (and a folder FILE.d), and go on from there if it was interrupted; both go at the end
+    #[arg(long, value_name = "FILE")]
+    pub resume: Option<PathBuf>,
+}
+
 /// `cbfs completions`
 #[derive(Debug, Args)]
 pub struct CompletionArgs {

@@ -7,7 +7,7 @@ mod tests;
 pub use arguments::{
     CompletionArgs, CreateArgs, DeleteArgs, ExportArgs, ListArgs, ManArgs, MountArgs, PromoteArgs, ShowArgs,
     SnapshotArgs, SnapshotCancelArgs, SnapshotCommand, SnapshotCreateArgs, SnapshotListArgs, SnapshotStatusArgs,
-    StatusArgs, UnmountArgs, UpgradeArgs,
+    StatusArgs, UnmountArgs, UpgradeArgs, VerifyArgs,
 };
 
 use clap::{Args, Parser, Subcommand};
@@ -112,6 +112,17 @@ Examples:
     /// master did not publish stays with it, read-only.
     #[command(after_help = "Example:\n  cbfs promote home --epoch 4")]
     Promote(PromoteArgs),
+    /// Tell whether a filesystem in a bucket is sound
+    ///
+    /// Reads straight from the bucket: no daemon, no mount. Without a snapshot all live ones are looked at. The structure
+    /// is the ledger, the index and the sizes of the packs; --deep reads every byte. Exit code 10 says that something is
+    /// damaged.
+    #[command(after_help = "\
+Examples:
+  cbfs verify s3://my-bucket#home
+  cbfs verify home@latest --deep
+  cbfs verify home --deep --resume /var/tmp/home.verify")]
+    Verify(VerifyArgs),
     /// Print the completions of a shell
     #[command(after_help = "Example:\n  cbfs completions bash > /etc/bash_completion.d/cbfs")]
     Completions(CompletionArgs),

@@ -14,6 +14,7 @@ mod snapshot;
 mod status;
 mod unmount;
 mod upgrade;
+mod verify;
 
 use crate::cli::{Cli, Command};
 use crate::context::Context;
@@ -47,6 +48,7 @@ fn run_to_end(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Status(args) => wait_for(status::run(context, args)),
         Command::Snapshot(args) => wait_for(snapshot::run(context, args)),
         Command::Promote(args) => wait_for(promote::run(context, args)),
+        Command::Verify(args) => wait_for(verify::run(context, args)),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     }

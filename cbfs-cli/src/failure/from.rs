@@ -127,6 +127,12 @@ impl From<toa::export::ExportError> for Failure {
     }
 }
 
+impl From<toa::verify::VerifyError> for Failure {
+    fn from(error: toa::verify::VerifyError) -> Self {
+        Self { kind: error.kind().into(), message: error.to_string(), hint: error.hint() }
+    }
+}
+
 impl From<MountError> for Failure {
     fn from(error: MountError) -> Self {
         let kind = match error.kind() {

@@ -220,6 +220,12 @@ impl History {
         objects
     }
 
+    /// Every pack that was official once and is not purged: its name, the snapshot record that brought it, and the one
+    /// from which on it is not used any more. A snapshot S uses it when born ≤ S < dead.
+    pub fn packs(&self) -> impl Iterator<Item = (&str, Seq, Option<Seq>)> {
+        self.packs.iter().map(|(object, life)| (object.as_str(), life.born, life.dead))
+    }
+
     /// A pack is used by the snapshots S with born ≤ S < dead.
     fn lives(&self, life: &Life) -> bool {
         let end = life.dead.unwrap_or(Seq(u64::MAX));

@@ -6,7 +6,7 @@
 mod fetch;
 pub mod objects;
 pub mod run_base;
-mod visible;
+pub(crate) mod visible;
 
 pub use objects::{ObjectRef, Objects, ObjectsOptions, Piece};
 pub use run_base::{ObjectNodes, RunBase};

@@ -10,9 +10,9 @@ use kvfs::schema::{Key, Space, Value};
 
 /// A run and its age: runs of the same age (one run, split by key) hide nothing of each other.
 #[derive(Debug)]
-pub(super) struct Aged<S> {
-    pub(super) age: usize,
-    pub(super) tree: Tree<S>,
+pub(crate) struct Aged<S> {
+    pub(crate) age: usize,
+    pub(crate) tree: Tree<S>,
 }
 
 /// Which keys of one inode are hidden from which age on.
@@ -69,7 +69,7 @@ impl Hidden {
 }
 
 /// The live value of `key` in `runs` (newest first). Cuts have done their work within the base: nobody above sees them.
-pub(super) fn get<S: NodeSource<Error = BaseError>>(runs: &[Aged<S>], key: &[u8]) -> Result<Option<Bytes>, BaseError> {
+pub(crate) fn get<S: NodeSource<Error = BaseError>>(runs: &[Aged<S>], key: &[u8]) -> Result<Option<Bytes>, BaseError> {
     let Some(parts) = Parts::parse(key).filter(|parts| parts.space != Space::Cut) else { return Ok(None) };
     let may_be_hidden = matches!(parts.space, Space::Window | Space::Xattr);
     let mut hidden = Hidden::of(parts.ino);
@@ -95,7 +95,7 @@ struct Head<'r, S> {
 }
 
 /// Visits the live keys of `runs` (newest first) in `[from, end)`.
-pub(super) fn scan<S: NodeSource<Error = BaseError>>(
+pub(crate) fn scan<S: NodeSource<Error = BaseError>>(
     runs: &[Aged<S>],
     (from, end): (&[u8], &[u8]),
     visit: &mut Visit<'_>,

@@ -93,6 +93,11 @@ impl Tree<FileNodes> {
     /// Opens a run in a local file. `root` is the hash that the ledger holds; `None` trusts the file itself.
     pub fn open_file(path: &Path, root: Option<&Hash128>) -> Result<Self, RunError> {
         let file = File::open(path).map_err(RunError::io("open", path))?;
+        Self::of_file(file, path, root)
+    }
+
+    /// The same of a file that is open already, perhaps without a name: `path` is what errors call it.
+    pub fn of_file(file: File, path: &Path, root: Option<&Hash128>) -> Result<Self, RunError> {
         let size = file.metadata().map_err(RunError::io("stat", path))?.len();
         let at = size.checked_sub(FOOTER_BYTES as u64).ok_or(RunError::Corrupt("shorter than a footer"))?;
         let mut bytes = [0; FOOTER_BYTES];

@@ -7,6 +7,7 @@ mod jobs;
 mod node;
 mod tree;
 mod untar;
+mod verify;
 
 use cloud_mgmt::store::{FaultMoment, FaultPlan, MemoryStore};
 use kvfs::fs::Access;

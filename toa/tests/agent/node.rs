@@ -22,22 +22,24 @@ use uuid::Uuid;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Bucket {
-    store: Arc<dyn ObjectStore>,
-    name: FsName,
-    runtime: Arc<Runtime>,
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) name: FsName,
+    pub(crate) runtime: Arc<Runtime>,
 }
 
 impl Bucket {
     pub(crate) fn new(store: Arc<dyn ObjectStore>) -> Self {
         let name = FsName { tag: "home".parse().unwrap(), id: Uuid::new_v4() };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        Self { store, name, runtime: Arc::new(runtime.unwrap()) }
+        let bucket = Self { store, name, runtime: Arc::new(runtime.unwrap()) };
+        bucket.put(&bucket.name.config_object(), bucket.config().encode().unwrap());
+        bucket
     }
 
-    fn setup(&self, dir: PathBuf, node: Uuid) -> AgentSetup {
+    fn config(&self) -> FsConfig {
         let now = jiff::Timestamp::UNIX_EPOCH;
         let probe = ProbeReport { rounds: 0, racers: 0, checked: now };
-        let config = FsConfig {
+        FsConfig {
             format: CONFIG_FORMAT,
             id: self.name.id,
             tag: self.name.tag.to_string(),
@@ -47,11 +49,14 @@ impl Bucket {
             features: Vec::new(),
             probe,
             settings: std::collections::BTreeMap::new(),
-        };
+        }
+    }
+
+    fn setup(&self, dir: PathBuf, node: Uuid) -> AgentSetup {
         AgentSetup {
             store: Arc::clone(&self.store),
             name: self.name.clone(),
-            config,
+            config: self.config(),
             instance_dir: dir,
             host: format!("host-{node}"),
             options: AgentOptions {
@@ -126,6 +131,7 @@ impl Bucket {
             }
         }
         assert!(checked > 0, "nothing was checked");
+        self.check_sound();
     }
 
     /// What a collector of garbage will do some day: everything that no snapshot uses by the ledger goes.
