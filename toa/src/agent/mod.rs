@@ -229,9 +229,12 @@ impl Agent {
     /// All snapshots that this node knows: its own queue, and the official ones that it read of. Asks nobody.
     pub fn snapshots(&self) -> Result<Vec<SnapshotStatus>, AgentError> {
         let mut known: Vec<SnapshotStatus> = self.all_jobs()?.iter().map(|job| self.live_status(job)).collect();
+        let is_master = self.state.lock().role == Role::Master;
         for published in self.appender.ledger().known().snapshots() {
             match known.iter_mut().find(|s| s.id == published.snapshot.id) {
                 Some(own) if own.state == SnapshotState::Complete => {}
+                // It becomes this master's base in a moment, and is complete then.
+                Some(own) if is_master && !own.state.is_final() => {}
                 Some(own) => *own = complete(&published.snapshot),
                 None => known.push(complete(&published.snapshot)),
             }
