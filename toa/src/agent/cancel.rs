@@ -94,17 +94,15 @@ impl Agent {
     /// What is known of the ledger about a job. Records of this reign are written by this process life alone once it is
     /// confirmed, and each is kept as an intent before it leaves.
     pub(super) fn official(&self, job: &Job) -> Result<Official, AgentError> {
+        // First of all: the row of a node that was restored from a backup may be older than the record.
+        if self.appender.ledger().known().snapshot(job.id).is_some() {
+            return Ok(Official::Yes);
+        }
         if job.state != SnapshotState::Uploading {
             return Ok(Official::No);
         }
         let confirmed = self.state.lock().confirmed;
-        Ok(if self.appender.ledger().known().snapshot(job.id).is_some() {
-            Official::Yes
-        } else if !confirmed || rows::has_intent(&self.node)? {
-            Official::Unknown
-        } else {
-            Official::No
-        })
+        Ok(if !confirmed || rows::has_intent(&self.node)? { Official::Unknown } else { Official::No })
     }
 
     /// Ends a job that the ledger does not have and never will.
