@@ -54,7 +54,7 @@ impl Engine {
             // Records first: LMDB must never be ahead of a journal that power loss shortened.
             self.flush()?;
             self.checkpoint_one(&frozen)?;
-            self.journal.release(frozen.mark.applied)?;
+            self.release_journal(frozen.mark.applied)?;
             self.reclaim();
             if frozen.mark.seal.is_some() {
                 self.notify();

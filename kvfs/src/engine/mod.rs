@@ -10,6 +10,7 @@
 mod changes;
 mod checkpoint;
 mod commit;
+mod consumers;
 mod create;
 mod publish;
 mod reclaim;
@@ -20,6 +21,7 @@ mod writeback;
 
 pub use changes::LayerChanges;
 pub use commit::PendingBytes;
+pub use consumers::{Consumer, JournalRecord};
 pub use create::{create_instance, identity_of};
 pub use recovery::{EngineSetup, Opening};
 pub use snapshot::{PendingSnapshot, SnapshotRefusal};
@@ -53,6 +55,8 @@ pub struct EngineOptions {
     pub published_kept: usize,
     /// Sizes of the journal.
     pub journal: JournalOptions,
+    /// Journal that is kept for a consumer that is behind, bytes.
+    pub journal_max_bytes: u64,
     /// Sizes of the data segments.
     pub data: DataOptions,
 }
@@ -65,6 +69,7 @@ impl Default for EngineOptions {
             sealed_max: 4,
             published_kept: 4,
             journal: JournalOptions::default(),
+            journal_max_bytes: 1 << 30,
             data: DataOptions::default(),
         }
     }
@@ -132,6 +137,7 @@ pub struct Engine {
     stack: Arc<Stack>,
     node: Arc<NodeStore>,
     journal: Journal,
+    consumers: consumers::Consumers,
     data: Arc<DataStore>,
     commit: Mutex<CommitState>,
     /// Held by whoever checkpoints: one at a time.

@@ -85,6 +85,8 @@ impl Engine {
         let requests = replay.requests.clone();
         stack.swap(replay.into_tiers(base.xid(), options.published_kept)?);
         data.retain(&reclaim::named_segments(&stack.load()))?;
+        let consumers = super::consumers::Consumers::load(&node)?;
+        journal.hold(consumers.least());
         let engine = Arc::new(Engine {
             dirs,
             identity,
@@ -92,6 +94,7 @@ impl Engine {
             stack,
             node,
             journal,
+            consumers,
             data,
             commit: Mutex::new(CommitState { totals, requests }),
             checkpointing: Mutex::new(()),

@@ -60,6 +60,8 @@ pub struct Journal {
     /// The newest segment whose header and name are known to be durable.
     durable_segment: AtomicU64,
     flushed: GroupFlush,
+    /// From here on somebody reads; `u64::MAX`: nobody.
+    held: AtomicU64,
     /// Up to here bytes outside of the journal that records name are durable too, so an end before it is damage.
     whole: AtomicU64,
 }
@@ -124,6 +126,7 @@ impl Journal {
             last: AtomicU64::new(last.0),
             durable_segment,
             flushed: GroupFlush::new(last.0),
+            held: AtomicU64::new(u64::MAX),
             whole: AtomicU64::new(last.0),
         }
     }
@@ -238,10 +241,16 @@ impl Journal {
         Xid(self.flushed.done())
     }
 
+    /// From `from` on somebody still reads records; `None`: nobody does.
+    pub fn hold(&self, from: Option<Xid>) {
+        self.held.store(from.map_or(u64::MAX, |from| from.0), Ordering::Release);
+    }
+
     /// Records up to `upto` are not needed any more: segments with nothing else are recycled, never the live one. What
-    /// is not persisted stays in any case.
+    /// is not persisted stays in any case, and what somebody [holds](Journal::hold).
     pub fn release(&self, upto: Xid) -> Result<(), JournalError> {
-        let upto = upto.min(self.persisted());
+        let held = Xid(self.held.load(Ordering::Acquire).saturating_sub(1));
+        let upto = upto.min(self.persisted()).min(held);
         loop {
             let done = {
                 let mut tail = self.tail.lock();
@@ -258,6 +267,48 @@ impl Journal {
             };
             self.ground.pool.give(done.number, done.bytes).map_err(JournalError::from_io("recycle a segment"))?;
         }
+    }
+
+    /// The first record that it still has, or will have.
+    pub fn first(&self) -> Xid {
+        let tail = self.tail.lock();
+        tail.older.front().unwrap_or(&tail.live.segment).first
+    }
+
+    /// The first record of its newest segments that occupy `bytes_max` together, or of the live one alone.
+    pub fn first_within(&self, bytes_max: u64) -> Xid {
+        let tail = self.tail.lock();
+        let mut occupied = tail.live.segment.bytes;
+        let mut first = tail.live.segment.first;
+        for segment in tail.older.iter().rev() {
+            occupied += segment.bytes;
+            if occupied > bytes_max {
+                break;
+            }
+            first = segment.first;
+        }
+        first
+    }
+
+    /// The segment with record `xid`, by its number, and the first record of the one behind it.
+    pub(super) fn segment_of(&self, xid: Xid) -> Option<(u64, Xid)> {
+        let tail = self.tail.lock();
+        let mut end = Xid(u64::MAX);
+        for segment in std::iter::once(&tail.live.segment).chain(tail.older.iter().rev()) {
+            if segment.first <= xid {
+                return Some((segment.number, end));
+            }
+            end = segment.first;
+        }
+        None
+    }
+
+    pub(super) fn open_file(&self, number: u64) -> io::Result<Arc<dyn DiskFile>> {
+        self.ground.disk.open(&self.ground.pool.name(number))
+    }
+
+    pub(super) fn record_bytes_max(&self) -> usize {
+        record::framed_bytes(self.ground.body_bytes_max())
     }
 
     /// Bytes of all its files, spares included.

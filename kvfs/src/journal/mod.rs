@@ -5,6 +5,9 @@
 //! appended that holds everything that was flushed. The bytes are drawn in docs/formats/journal.md.
 
 mod error;
+mod follow;
+#[cfg(test)]
+mod follow_tests;
 mod log;
 mod record;
 mod replay;
@@ -12,6 +15,7 @@ mod replay;
 mod tests;
 
 pub use error::JournalError;
+pub use follow::{Followed, Position, RawRecord};
 pub use log::Journal;
 pub use replay::Replay;
 

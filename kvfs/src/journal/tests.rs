@@ -11,13 +11,13 @@ use rand::{Rng, SeedableRng};
 use std::sync::Arc;
 use std::time::Duration;
 
-const SEGMENT_BYTES: u64 = 8192;
+pub(super) const SEGMENT_BYTES: u64 = 8192;
 
-fn identity() -> JournalIdentity {
+pub(super) fn identity() -> JournalIdentity {
     JournalIdentity { fs: Uuid::from_u128(7), epoch: Epoch(2) }
 }
 
-fn options() -> JournalOptions {
+pub(super) fn options() -> JournalOptions {
     JournalOptions { segment_bytes: SEGMENT_BYTES, spares: 1 }
 }
 
@@ -34,18 +34,18 @@ fn drain(replay: &mut Replay) -> Result<Vec<(u64, Vec<u8>)>, JournalError> {
 }
 
 /// Opens, replays everything, goes on behind the last record.
-fn reopen(disk: &SimDisk, applied: u64) -> (Journal, Vec<(u64, Vec<u8>)>) {
+pub(super) fn reopen(disk: &SimDisk, applied: u64) -> (Journal, Vec<(u64, Vec<u8>)>) {
     let mut replay = open(disk, applied).unwrap();
     let records = drain(&mut replay).unwrap();
     let last = records.last().map_or(applied, |(xid, _)| *xid);
     (replay.finish(Xid(last)).unwrap(), records)
 }
 
-fn body(xid: u64, len: usize) -> Vec<u8> {
+pub(super) fn body(xid: u64, len: usize) -> Vec<u8> {
     (0..len).map(|i| (xid as usize * 31 + i * 7) as u8).collect()
 }
 
-fn fill(journal: &Journal, count: usize, len: usize) {
+pub(super) fn fill(journal: &Journal, count: usize, len: usize) {
     for _ in 0..count {
         let next = journal.last().0 + 1;
         assert_eq!(journal.append(&body(next, len)).unwrap(), Xid(next));

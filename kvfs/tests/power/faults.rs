@@ -61,6 +61,7 @@ fn options() -> EngineOptions {
         published_kept: 0,
         sealed_max: 4,
         journal: JournalOptions { segment_bytes: 32 << 10, spares: 1 },
+        journal_max_bytes: 1 << 20,
         data: DataOptions { segment_bytes: 128 << 10, spares: 1, ..DataOptions::default() },
     }
 }

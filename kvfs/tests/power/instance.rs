@@ -47,6 +47,7 @@ pub fn small_options(rng: &mut StdRng) -> EngineOptions {
         published_kept: rng.random_range(0..2),
         sealed_max: 4,
         journal: JournalOptions { segment_bytes: 32 << 10, spares },
+        journal_max_bytes: 1 << 20,
         data: DataOptions { segment_bytes: 128 << 10, spares, ..DataOptions::default() },
     }
 }
@@ -87,7 +88,7 @@ impl Instance {
     /// What the base is after the pending snapshot `id`, if it is sealed.
     pub fn collect(&self, id: Uuid, bases: &Bases) -> Option<Arc<MemoryBase>> {
         let below = bases.0.lock().get(&self.engine.base().xid().0).cloned()?;
-        let changes = self.engine.changes_of(id)?;
+        let changes = self.engine.changes_of(id, below.xid())?;
         Some(Arc::new(below.next(&changes)))
     }
 
