@@ -170,6 +170,7 @@ async fn open_agent(
             check_interval: limits.check_interval,
             proxy_max_bytes: limits.proxy_max_bytes,
             kvs_max_bytes: limits.kvs_max_bytes,
+            journal_max_bytes: limits.journal_max_bytes,
             fetch_timeout: limits.fetch_timeout,
             upload_concurrency: limits.upload_concurrency,
             snapshot_interval: limits.snapshot_interval,

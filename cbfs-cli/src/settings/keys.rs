@@ -50,6 +50,8 @@ pub const CHECK_INTERVAL: Key = key("check_interval", "CBFS_CHECK_INTERVAL", Sha
 pub const PROXY_MAX_BYTES: Key = key("proxy.max_bytes", "CBFS_PROXY_MAX_BYTES", Shape::Bytes, Some("10GiB"));
 /// Hard limit of the local key-value store.
 pub const KVS_MAX_DISK: Key = key("kvs.max_disk", "CBFS_KVS_MAX_DISK", Shape::Bytes, None);
+/// Journal that is kept for a reader that is behind.
+pub const JOURNAL_MAX_BYTES: Key = key("journal.max_bytes", "CBFS_JOURNAL_MAX_BYTES", Shape::Bytes, Some("1GiB"));
 /// How long a read of bytes that are not here waits for the store.
 pub const FETCH_TIMEOUT: Key = key("fetch.timeout", "CBFS_FETCH_TIMEOUT", Shape::Duration, Some("30s"));
 /// Objects uploaded at once.
@@ -80,12 +82,13 @@ pub const PERIODIC_PERSISTENT: Key =
 pub const ALERT_COMMAND: Key = key("alert.command", "CBFS_ALERT_COMMAND", Shape::Text, None);
 
 /// All of them.
-pub const KEYS: [Key; 16] = [
+pub const KEYS: [Key; 17] = [
     STORE,
     MOUNT_POINT,
     CHECK_INTERVAL,
     PROXY_MAX_BYTES,
     KVS_MAX_DISK,
+    JOURNAL_MAX_BYTES,
     FETCH_TIMEOUT,
     UPLOAD_CONCURRENCY,
     SNAPSHOT_LISTING,

@@ -38,6 +38,8 @@ pub struct Limits {
     pub proxy_max_bytes: u64,
     /// Hard limit of the key-value store, bytes.
     pub kvs_max_bytes: Option<u64>,
+    /// Journal that is kept for a reader that is behind, bytes.
+    pub journal_max_bytes: u64,
     /// How long a read waits for the store.
     pub fetch_timeout: Duration,
     /// Objects uploaded at once.
@@ -151,6 +153,7 @@ impl Settings {
                 None => None,
                 Some(_) => Some(self.read(keys::KVS_MAX_DISK, keys::Key::bytes)?),
             },
+            journal_max_bytes: self.read(keys::JOURNAL_MAX_BYTES, keys::Key::bytes)?,
             fetch_timeout: self.read(keys::FETCH_TIMEOUT, keys::Key::duration)?,
             upload_concurrency: self.read(keys::UPLOAD_CONCURRENCY, keys::Key::count)?,
             listing: if self.read(keys::SNAPSHOT_LISTING, keys::Key::switch)? {

@@ -82,15 +82,15 @@ impl Engine {
         pending
     }
 
-    /// What a sealed, unpublished snapshot changes against the base; `None` if there is no such snapshot.
-    pub fn changes_of(&self, snapshot: Uuid) -> Option<LayerChanges> {
+    /// What a sealed, unpublished snapshot changes against an older one: the base, or one above it whose last record is
+    /// `above`. `None` if there is no such snapshot.
+    pub fn changes_of(&self, snapshot: Uuid, above: Xid) -> Option<LayerChanges> {
         let tiers = self.stack.load();
-        let published = tiers.base.xid();
-        let layers: Vec<Arc<Layer>> = unpublished(&tiers.layers, published).cloned().collect();
+        let layers: Vec<Arc<Layer>> = unpublished(&tiers.layers, above.max(tiers.base.xid())).cloned().collect();
         let at = layers.iter().position(|l| l.meta().sealed.is_some_and(|s| s.request.id == snapshot))?;
         let mut upto: Vec<Arc<Layer>> = layers.into_iter().take(at + 1).collect();
         upto.reverse();
-        LayerChanges::new(upto, published, Arc::clone(&self.data))
+        LayerChanges::new(upto, above, Arc::clone(&self.data))
     }
 }
 

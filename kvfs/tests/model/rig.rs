@@ -3,6 +3,7 @@
 use crate::Step;
 use crate::base::MemoryBase;
 use crate::reference::{Content, Id, ROOT, Reference};
+use kvfs::base::Base as _;
 use kvfs::data::DataOptions;
 use kvfs::engine::{Engine, EngineIdentity, EngineOptions, EngineSetup, InstanceDirs, Opening, create_instance};
 use kvfs::fs::{Caller, FileSystem, Fs, NewNode, SystemClock};
@@ -302,7 +303,7 @@ impl Rig {
         let (id, then) = self.snapshots.remove(0);
         let engine = self.engine();
         engine.checkpoint().unwrap();
-        let changes = engine.changes_of(id).expect("a sealed snapshot");
+        let changes = engine.changes_of(id, self.base.xid()).expect("a sealed snapshot");
         self.base = Arc::new(self.base.next(&changes));
         let slave = Fs::read_only(Arc::new(Stack::read_only(Arc::clone(&self.base) as _)), Arc::new(SystemClock));
         compare_dir(&slave, &then, ROOT, Ino::ROOT);

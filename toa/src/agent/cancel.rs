@@ -1,9 +1,10 @@
 //! Snapshots that shall not be published: asked for, superseded, or without anything to publish.
 //!
-//! A wish is a row of its own, durable before the caller hears of it, and the agent's thread does the rest: at once, also
-//! in the middle of packing or sending. Only while a record of the snapshot may be on its way into the ledger, the
+//! A wish is a row of its own, durable before the caller hears of it, and the thread that has the job does the rest: at
+//! once, also in the middle of packing or sending. Only while a record of the snapshot may be on its way into the ledger, the
 //! ledger is asked first.
 
+use super::worker::Duty;
 use super::{Agent, rows};
 use crate::alert::{Alert, AlertKind};
 use crate::error::AgentError;
@@ -54,21 +55,31 @@ impl Agent {
         Ok(pending.iter().filter(|pending| ended.contains(&pending.request.id)).count() < GIVEN_UP_MAX)
     }
 
-    /// Fulfils the wishes that need no answer of the ledger, and drops those that came too late.
-    pub(super) fn fulfil_wishes(&self) -> Result<(), AgentError> {
+    /// Fulfils the wishes that need no answer of the ledger, for the jobs of the calling thread; the packer drops those
+    /// that came too late.
+    pub(super) fn fulfil_wishes(&self, duty: Duty) -> Result<(), AgentError> {
         let wishes = self.worker.wishes();
         if wishes.is_empty() || self.engine().is_err() {
             return Ok(());
         }
-        self.admit_sealed()?;
+        if duty == Duty::Pack {
+            self.admit_sealed()?;
+        }
+        // Asked first: a request that becomes a job meanwhile is found twice.
+        let requested: BTreeSet<Uuid> =
+            self.engine()?.pending_snapshots().into_iter().map(|pending| pending.request.id).collect();
         let open = self.jobs.open()?;
+        let ended: BTreeSet<Uuid> = self.jobs.ended()?.into_iter().map(|job| job.id).collect();
         for id in wishes {
             match open.iter().find(|job| job.id == id) {
-                Some(job) if self.official(job)? == Official::No => {
+                Some(job) if Duty::of(job.state) == Some(duty) && self.official(job)? == Official::No => {
                     self.end_cancelled(job.clone(), CancelReason::User)?;
                 }
                 Some(_) => {}
-                None => self.drop_wish(id)?,
+                // Not a job yet.
+                None if requested.contains(&id) && !ended.contains(&id) => {}
+                None if duty == Duty::Pack => self.drop_wish(id)?,
+                None => {}
             }
         }
         Ok(())
@@ -118,11 +129,11 @@ impl Agent {
         Ok(())
     }
 
-    /// Moves a job to the ended ones; what it had staged is of no use.
+    /// Moves a job to the ended ones; what it had staged is of no use, and what was packed on it is packed anew.
     pub(super) fn end_unpublished(&self, job: &Job) -> Result<(), AgentError> {
         let mut changes = NodeChanges::default();
         self.jobs.end(job, &mut changes)?;
-        self.node.persist(&changes)?;
+        self.unfound(job, &mut changes)?;
         self.worker.forget_wish(job.id);
         if let Err(error) = self.discard_strays() {
             tracing::warn!(%error, "what the snapshot had staged stays in the proxy until the next one");
@@ -130,11 +141,37 @@ impl Agent {
         Ok(())
     }
 
+    /// The job goes back to the packer: what it had staged cannot be published.
+    pub(super) fn spoil(&self, job: &mut Job) -> Result<(), AgentError> {
+        job.step(Event::Spoiled)?;
+        let mut changes = NodeChanges::default();
+        self.jobs.put(job, &mut changes)?;
+        self.unfound(job, &mut changes)
+    }
+
+    /// Makes `changes`, which take `job` out of the line, durable, and with them that whatever is staged behind it is
+    /// packed anew: it stands on `job`.
+    fn unfound(&self, job: &Job, changes: &mut NodeChanges) -> Result<(), AgentError> {
+        let line = self.line.lock();
+        for mut later in self.jobs.open()? {
+            if later.xid > job.xid && later.state == SnapshotState::Staged {
+                later.step(Event::Spoiled)?;
+                self.jobs.put(&later, changes)?;
+            }
+        }
+        self.node.persist(changes)?;
+        drop(line);
+        self.worker.hand_to(Duty::Pack);
+        Ok(())
+    }
+
     /// Removes staged objects that belong to no open job: attempts that broke off, snapshots that ended.
     pub(super) fn discard_strays(&self) -> Result<(), AgentError> {
+        // In this order: an attempt has its row before it stages anything.
+        let staged = self.proxy.staged();
         let ops: Vec<String> =
             self.jobs.open()?.iter().filter_map(|job| job.op).map(|op| op.simple().to_string()).collect();
-        for (object, _) in self.proxy.staged() {
+        for (object, _) in staged {
             if !ops.iter().any(|op| object.contains(op.as_str())) {
                 self.proxy.discard_staged(&object)?;
             }

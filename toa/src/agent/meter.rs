@@ -20,9 +20,9 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// Packing begins: nothing is written yet.
+    /// Packing begins: nothing is written yet. What is being sent may be of another snapshot.
     pub fn begin(&mut self) {
-        *self = Self::default();
+        self.packed = (0, 0);
     }
 
     /// One more object of `bytes` is written.

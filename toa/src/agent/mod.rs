@@ -1,17 +1,21 @@
 //! The agent: one filesystem on one node, as master, slave or deposed master.
 //!
-//! It opens what is there, hands out the filesystem to mount, queues snapshots and ships them from its own thread, and
-//! promotes. Long work and everything that waits for the bucket runs on that thread or on blocking threads, never on a
-//! FUSE thread.
+//! It opens what is there, hands out the filesystem to mount, follows the journal, packs and ships snapshots on
+//! threads of its own, and promotes. Long work and everything that waits for the bucket runs on those or on blocking
+//! threads, never on a FUSE thread.
 
+mod attempt;
 mod cancel;
 mod failure;
+mod follow;
 mod listing;
 mod meter;
 mod open;
+mod pack;
 mod periodic;
 mod promote;
 mod reign;
+mod room;
 mod rows;
 mod ship;
 mod stage;
@@ -57,6 +61,8 @@ pub struct AgentOptions {
     pub proxy_max_bytes: u64,
     /// Hard limit of local file data, bytes.
     pub kvs_max_bytes: Option<u64>,
+    /// Journal that is kept for a reader that is behind, bytes.
+    pub journal_max_bytes: u64,
     /// One fetch from the bucket for a read of the filesystem.
     pub fetch_timeout: Duration,
     /// Objects that are uploaded at a time.
@@ -143,6 +149,10 @@ pub struct Agent {
     /// The base as the collector reads it; `None` for the empty base.
     run_base: Mutex<Option<Arc<RunBase>>>,
     worker: worker::Worker,
+    following: follow::Following,
+    attempt: attempt::Attempt,
+    /// Held while the line of snapshots moves: one gets its base, is handed over, leaves the line, becomes the base.
+    line: Mutex<()>,
     invalidate: Mutex<Option<Arc<Invalidate>>>,
     /// One request for a snapshot at a time: names are checked and taken together.
     requesting: Mutex<()>,
@@ -343,7 +353,7 @@ impl Agent {
         let open = self.jobs.open()?;
         let mut jobs = self.jobs.ended()?;
         let epoch = self.state.lock().epoch;
-        let requested = pending.iter().map(|request| Job::new(request, epoch));
+        let requested = pending.iter().map(|pending| Job::new(&pending.request, pending.xid, epoch));
         for job in open.into_iter().chain(requested) {
             if !jobs.iter().any(|known| known.id == job.id) {
                 jobs.push(job);
@@ -364,6 +374,7 @@ impl Agent {
         match status.state {
             SnapshotState::Packing => {
                 (status.objects_total, status.bytes_total) = state.meter.packed();
+                (status.objects_done, status.bytes_done) = self.attempt.sent(job.op);
             }
             SnapshotState::Uploading => {
                 status.bytes_done = (status.bytes_done + state.meter.sending()).min(status.bytes_total);

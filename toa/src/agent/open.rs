@@ -2,7 +2,7 @@
 
 use super::meter::Meter;
 use super::rows::{self, DeposedRow, NodeIntents};
-use super::{Agent, AgentSetup, SnapshotSelector, State, system_clock, worker};
+use super::{Agent, AgentOptions, AgentSetup, SnapshotSelector, State, attempt, follow, system_clock, worker};
 use crate::base::{Objects, ObjectsOptions, RunBase};
 use crate::error::AgentError;
 use crate::proxy::{Proxy, ProxyOptions};
@@ -84,6 +84,9 @@ impl Parts {
             state: Mutex::new(state),
             run_base: Mutex::new(start.base),
             worker: worker::Worker::default(),
+            following: follow::Following::default(),
+            attempt: attempt::Attempt::default(),
+            line: Mutex::new(()),
             invalidate: Mutex::new(None),
             requesting: Mutex::new(()),
             promoting: tokio::sync::Mutex::new(()),
@@ -118,14 +121,15 @@ pub(super) fn as_base(base: Option<&Arc<RunBase>>) -> Arc<dyn Base> {
 /// The engine's sizes from the agent's.
 pub(super) fn engine_setup(setup: &AgentSetup, node: &Arc<NodeStore>, stack: Arc<Stack>) -> EngineSetup {
     let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let data = DataOptions { max_bytes: setup.options.kvs_max_bytes, ..DataOptions::default() };
+    let AgentOptions { kvs_max_bytes, journal_max_bytes, .. } = setup.options;
+    let data = DataOptions { max_bytes: kvs_max_bytes, ..DataOptions::default() };
     EngineSetup {
         dirs: InstanceDirs::new(&setup.instance_dir),
         node: Arc::clone(node),
         stack,
         owner,
         now: system_clock().now(),
-        options: EngineOptions { data, ..EngineOptions::default() },
+        options: EngineOptions { data, journal_max_bytes, ..EngineOptions::default() },
         opening: setup.opening,
     }
 }

@@ -1,24 +1,22 @@
-//! Shipping one snapshot: pack, upload, publish. Every step can be begun again.
+//! Shipping: from what is staged to an official snapshot. Every step can be begun again.
 
-use super::stage::{Staged, hash_file};
+use super::stage::hash_file;
+use super::worker::Duty;
 use super::{Agent, rows};
 use crate::base::RunBase;
 use crate::error::AgentError;
 use crate::snapshot::job::JobObject;
 use crate::snapshot::{Event, Job};
-use crate::status::{CancelReason, SnapshotState};
+use crate::status::{Role, SnapshotState};
 use cloud_mgmt::ledger::{Entry, LedgerError, LedgerErrorKind, Reign, SnapshotEntry};
 use futures::StreamExt;
 use futures::stream;
 use kvfs::node::NodeChanges;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use uuid::Uuid;
-
-/// Pauses between attempts while a full proxy waits for the store.
-const SEND_PAUSE_MIN: Duration = Duration::from_millis(500);
-const SEND_PAUSE_MAX: Duration = Duration::from_secs(15);
 
 /// An object on its way into the bucket.
 struct Outgoing {
@@ -34,81 +32,149 @@ impl From<JobObject> for Outgoing {
 }
 
 impl Agent {
-    /// Takes a collected snapshot to its end, from wherever it stands.
-    pub(super) fn ship(&self, job: &mut Job) -> Result<(), AgentError> {
-        if matches!(job.state, SnapshotState::Collected | SnapshotState::Packing)
-            && self.pack(job)? == Staged::Unchanged
-        {
-            return self.end_cancelled(job.clone(), CancelReason::Unchanged);
-        }
-        if matches!(job.state, SnapshotState::Staged | SnapshotState::Uploading) {
-            if let Err(error) = self.upload(job) {
-                if matches!(error, AgentError::StagedLost(_)) {
-                    job.step(Event::Spoiled)?;
-                    self.jobs.persist(job)?;
+    /// Sends what can be sent, and publishes what is complete, oldest first; is this node still master?
+    pub(super) fn ship_ready(&self) -> Result<(), AgentError> {
+        while self.state.lock().role == Role::Master && !self.worker.is_stopping() {
+            // Only the first: the order of the journal is that of the ledger.
+            let Some(mut job) = self.jobs.open()?.into_iter().next() else { break };
+            if Duty::of(job.state) == Some(Duty::Ship) {
+                if let Err(error) = self.finish(&mut job) {
+                    return self.put_off(job, error);
                 }
-                return Err(error);
+            } else if !self.send_early(&job)? {
+                break;
             }
-            self.publish(job)?;
+        }
+        // Whoever sends something looks at the ledger before.
+        if self.state.lock().role == Role::Master && self.must_look_at_ledger() {
+            self.confirm_reign()?;
         }
         Ok(())
     }
 
-    /// Packs anew: an attempt that did not get to its end leaves nothing that anybody uses.
-    fn pack(&self, job: &mut Job) -> Result<Staged, AgentError> {
-        job.objects.clear();
-        job.op = Some(Uuid::new_v4());
-        job.step(Event::PackingBegun)?;
-        self.jobs.persist(job)?;
-        fail::fail_point!("toa::snapshot::packing");
-        self.discard_strays()?;
-        self.state.lock().meter.begin();
-        let staged = self.stage(job);
-        if staged.is_err() {
-            // Whatever it says: it ended because somebody wants it to.
-            self.worker.check(job.id)?;
+    /// Takes a staged job to its end, whichever that is; or back to the packer.
+    fn finish(&self, job: &mut Job) -> Result<(), AgentError> {
+        loop {
+            if self.worker.is_wished(job.id) && self.cancel(job)? {
+                return Ok(());
+            }
+            match self.upload_and_publish(job) {
+                Err(AgentError::Cancelled) => {}
+                done => return done,
+            }
         }
-        if staged? == Staged::Unchanged {
-            return Ok(Staged::Unchanged);
+    }
+
+    fn upload_and_publish(&self, job: &mut Job) -> Result<(), AgentError> {
+        let missing = || AgentError::Internal(format!("snapshot {}: staged without a manifest", job.id));
+        let manifest = job.manifest.as_deref().cloned().ok_or_else(missing)?;
+        if !self.is_on_base(&manifest) {
+            tracing::info!(snapshot = %job.id, "what the snapshot was packed on did not come about: packed anew");
+            return self.spoil(job);
         }
-        job.step(Event::PackingFinished)?;
-        self.note_recovery(job);
-        self.jobs.persist(job)?;
-        fail::fail_point!("toa::snapshot::staged");
-        Ok(Staged::Ready)
+        if let Err(error) = self.upload(job) {
+            if matches!(error, AgentError::StagedLost(_)) {
+                self.spoil(job)?;
+            }
+            return Err(error);
+        }
+        self.publish(job, &manifest)
+    }
+
+    /// Whether the manifest continues the base, and uses nothing but its runs and its own.
+    fn is_on_base(&self, manifest: &SnapshotEntry) -> bool {
+        let base = self.state.lock().base.clone();
+        let runs = base.as_ref().map(|base| base.runs.as_slice()).unwrap_or_default();
+        let of_base = |object: &String| runs.iter().any(|run| run.object == *object);
+        manifest.parent == base.as_ref().map(|base| base.id)
+            && manifest.runs.iter().skip(1).all(|run| of_base(&run.object))
+            && manifest.runs_dead.iter().all(of_base)
+    }
+
+    /// Sends what is packed so far of a job that is still being packed; whether there was anything.
+    fn send_early(&self, job: &Job) -> Result<bool, AgentError> {
+        let ready = self.attempt.take_ready(job.op);
+        if ready.is_empty() || self.worker.is_wished(job.id) {
+            return Ok(false);
+        }
+        let mut left: BTreeMap<String, JobObject> = ready.iter().map(|o| (o.name.clone(), o.clone())).collect();
+        let sent = self.confirm_reign_for(job).and_then(|()| {
+            self.send_all(job.id, ready.into_iter().map(Outgoing::from).collect(), &mut |name| {
+                if let Some(object) = left.remove(name) {
+                    self.attempt.note_sent(job.op, &object);
+                }
+                self.worker.hand_to(Duty::Pack);
+                Ok(())
+            })
+        });
+        for object in left.into_values() {
+            self.attempt.offer(job.op, object);
+        }
+        match sent {
+            Ok(()) => Ok(true),
+            Err(AgentError::Cancelled) => Ok(false),
+            Err(error) if error.is_transient() && !matches!(error, AgentError::StagedLost(_)) => Err(error),
+            Err(error) => {
+                tracing::warn!(snapshot = %job.id, %error, "nothing can leave while the snapshot is packed");
+                self.attempt.give_up(job.op, error);
+                self.worker.hand_to(Duty::Pack);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Looks at the ledger before the first object of an attempt leaves; once is enough for a short one.
+    fn confirm_reign_for(&self, job: &Job) -> Result<(), AgentError> {
+        if self.attempt.sent(job.op).0 > 0 && !self.must_look_at_ledger() {
+            return Ok(());
+        }
+        self.confirm_reign()
     }
 
     /// Sends packs, then the run (I3).
     fn upload(&self, job: &mut Job) -> Result<(), AgentError> {
+        if job.state == SnapshotState::Staged {
+            fail::fail_point!("toa::snapshot::staged");
+        }
         job.step(Event::UploadBegun)?;
+        for object in &mut job.objects {
+            object.sent |= self.attempt.has_sent(&object.name);
+        }
         self.jobs.persist(job)?;
         fail::fail_point!("toa::snapshot::uploading");
-        self.confirm_reign()?;
-        let packs: Vec<usize> = (0..job.objects.len().saturating_sub(1)).collect();
-        let run: Vec<usize> = job.objects.len().checked_sub(1).into_iter().collect();
+        self.confirm_reign_for(job)?;
+        let (run, packs) =
+            job.objects.split_last().map(|(run, packs)| (vec![run.clone()], packs.to_vec())).unwrap_or_default();
         for batch in [packs, run] {
-            let waiting: Vec<usize> =
-                batch.into_iter().filter(|at| job.objects.get(*at).is_some_and(|o| !o.sent)).collect();
-            self.send_batch(job, &waiting)?;
+            let waiting: Vec<Outgoing> = batch.into_iter().filter(|o| !o.sent).map(Outgoing::from).collect();
+            self.send_all(job.id, waiting, &mut |name| {
+                for object in job.objects.iter_mut().filter(|object| object.name == name) {
+                    object.sent = true;
+                }
+                self.jobs.persist(job)
+            })?;
         }
         Ok(())
     }
 
-    fn send_batch(&self, job: &mut Job, batch: &[usize]) -> Result<(), AgentError> {
-        let snapshot = job.id;
-        let objects: Vec<(usize, JobObject)> =
-            batch.iter().filter_map(|at| job.objects.get(*at).map(|o| (*at, o.clone()))).collect();
-        let sends = objects.into_iter().map(|(at, object)| async move { self.send(&object.into()).await.map(|()| at) });
+    /// Sends objects, several at a time; `sent` hears of each that the bucket has.
+    fn send_all(
+        &self,
+        snapshot: Uuid,
+        objects: Vec<Outgoing>,
+        sent: &mut dyn FnMut(&str) -> Result<(), AgentError>,
+    ) -> Result<(), AgentError> {
+        if objects.is_empty() {
+            return Ok(());
+        }
+        let sends = objects.into_iter().map(|object| async move { self.send(&object).await.map(|()| object) });
         let all = async {
-            let mut sent = stream::iter(sends).buffer_unordered(self.setup.options.upload_concurrency.max(1));
-            while let Some(done) = sent.next().await {
-                let at = done?;
-                if let Some(object) = job.objects.get_mut(at) {
-                    object.sent = true;
-                    self.proxy.uploaded(&object.name)?;
-                    self.state.lock().meter.complete(object.size);
-                }
-                self.jobs.persist(job)?;
+            let mut done = stream::iter(sends).buffer_unordered(self.setup.options.upload_concurrency.max(1));
+            while let Some(object) = done.next().await {
+                let object = object?;
+                self.proxy.uploaded(&object.name)?;
+                self.state.lock().meter.complete(object.size);
+                sent(&object.name)?;
                 fail::fail_point!("toa::snapshot::object_uploaded");
             }
             Ok(())
@@ -145,35 +211,6 @@ impl Agent {
         }
     }
 
-    /// Sends everything that is staged, to make room in the proxy. An outage is waited out: packing anew would send it
-    /// all again.
-    pub(super) fn send_staged(&self, snapshot: Uuid) -> Result<(), AgentError> {
-        let mut pause = SEND_PAUSE_MIN;
-        for (name, size) in self.proxy.staged() {
-            let object = Outgoing { name: name.to_string(), size, hash: None };
-            while let Err(error) = self.confirm_reign().and_then(|()| self.send_now(snapshot, &object)) {
-                if !error.is_transient() || matches!(error, AgentError::Stopping | AgentError::Cancelled) {
-                    return Err(error);
-                }
-                tracing::warn!(%error, "the proxy is full, and waits for the store");
-                let _ = self.heard::<()>(Err(error));
-                let nap = async {
-                    tokio::time::sleep(pause).await;
-                    Ok(())
-                };
-                self.setup.runtime.block_on(self.worker.unless_ended(snapshot, nap))?;
-                pause = (pause * 2).min(SEND_PAUSE_MAX);
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends one staged object and waits for it; its place in the proxy can be had from then on.
-    fn send_now(&self, snapshot: Uuid, object: &Outgoing) -> Result<(), AgentError> {
-        self.setup.runtime.block_on(self.worker.unless_ended(snapshot, self.send(object)))?;
-        Ok(self.proxy.uploaded(&object.name)?)
-    }
-
     /// Sends one staged object; one that is staged no more was sent before a restart, or is lost. What leaves is what was
     /// packed: bytes that rotted on the local disk are not published.
     async fn send(&self, object: &Outgoing) -> Result<(), AgentError> {
@@ -207,17 +244,14 @@ impl Agent {
     }
 
     /// Makes it official, then the base of the local layers (I4: complete only when the ledger is known to have it).
-    fn publish(&self, job: &mut Job) -> Result<(), AgentError> {
-        let missing = || AgentError::Internal(format!("snapshot {}: staged without a manifest", job.id));
-        let entry = job.manifest.as_deref().cloned().ok_or_else(missing)?;
+    fn publish(&self, job: &mut Job, manifest: &SnapshotEntry) -> Result<(), AgentError> {
         fail::fail_point!("toa::snapshot::before_ledger");
-        let append = async { self.appender.publish_snapshot(&entry).await.map_err(AgentError::from) };
+        let append = async { self.appender.publish_snapshot(manifest).await.map_err(AgentError::from) };
         let applied = self.setup.runtime.block_on(self.worker.unless_stopped(append));
         if let Err(AgentError::Ledger(error)) = &applied
             && error.kind() == LedgerErrorKind::Condemned
         {
-            job.step(Event::Spoiled)?;
-            self.jobs.persist(job)?;
+            self.spoil(job)?;
         }
         let applied = self.heard(applied)?;
         fail::fail_point!("toa::snapshot::after_ledger");
@@ -240,12 +274,16 @@ impl Agent {
         changes.put(rows::BASE, &entry)?;
         self.jobs.end(&done, &mut changes)?;
         fail::fail_point!("toa::snapshot::before_complete");
-        if let Some(engine) = self.fs.engine() {
-            engine.publish(Arc::clone(&base) as _, &changes)?;
+        {
+            let _line = self.line.lock();
+            if let Some(engine) = self.fs.engine() {
+                engine.publish(Arc::clone(&base) as _, &changes)?;
+            }
+            *self.run_base.lock() = Some(Arc::clone(&base));
+            self.state.lock().base = Some(Arc::new(entry));
         }
         *job = done;
-        *self.run_base.lock() = Some(Arc::clone(&base));
-        self.state.lock().base = Some(Arc::new(entry));
+        self.worker.hand_to(Duty::Pack);
         if let Err(error) = self.proxy.keep_only(&base.run_objects()) {
             tracing::warn!(%error, "runs that are not needed any more stay in the proxy");
         }

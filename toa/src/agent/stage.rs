@@ -1,16 +1,19 @@
 //! Staging: packs, run and manifest of a snapshot, in the proxy.
 
+use super::attempt::Standing;
 use super::listing::Listing;
 use super::open::as_base;
+use super::pack::Ground;
+use super::worker::Duty;
 use super::{Agent, kind_name};
 use crate::base::RunBase;
 use crate::collect::{
-    Bottom, CollectError, CollectErrorKind, CollectInput, Collected, Limits, PackSink, Pins, RecordSink, RunRecords,
-    collect, merge_runs, plan_merge,
+    Bottom, CollectError, CollectInput, Collected, Limits, PackSink, Pins, RecordSink, RunRecords, collect, merge_runs,
+    plan_merge,
 };
 use crate::error::AgentError;
 use crate::pack::{PACK_BYTES_TARGET, PackSummary};
-use crate::proxy::{ProxyError, ProxyErrorKind, StagedFile};
+use crate::proxy::{ProxyError, StagedFile};
 use crate::run::{FileNodes, NodeSource, RunCursor, RunSummary, RunWriter, Tree};
 use crate::snapshot::Job;
 use crate::snapshot::job::JobObject;
@@ -38,12 +41,8 @@ const PACK_SLACK: (u64, u64) = (5, 4);
 
 impl Agent {
     /// Writes everything that the snapshot uploads into the proxy, and its manifest into the job.
-    pub(super) fn stage(&self, job: &mut Job) -> Result<Staged, AgentError> {
-        let lost = || AgentError::Internal(format!("snapshot {} has no sealed layer", job.id));
-        let engine = self.fs.engine().ok_or_else(lost)?;
-        let changes = engine.changes_of(job.id).ok_or_else(lost)?;
-        let parent = self.state.lock().base.clone();
-        let run_base = self.run_base.lock().clone();
+    pub(super) fn stage(&self, job: &mut Job, ground: &Ground) -> Result<Staged, AgentError> {
+        let Ground { changes, parent, base: run_base, standing } = ground;
         let waiting = run_base.as_ref().map(|base| Arc::new(base.waiting()));
         let base = as_base(waiting.as_ref());
         let naming = Naming {
@@ -54,8 +53,9 @@ impl Agent {
             snapshot: job.id,
         };
         let mut packs = ProxyPacks::new(self, naming.clone());
-        let staged = self.collect_into(&changes, base.as_ref(), &mut packs, parent.as_deref())?;
-        let nothing = staged.collected.records == 0 && packs.entries.is_empty();
+        let staged = self.collect_into(changes, base.as_ref(), &mut packs, parent.as_deref())?;
+        // Against a snapshot that may still be cancelled, nothing is not nothing.
+        let nothing = staged.collected.records == 0 && packs.entries.is_empty() && *standing == Standing::Official;
         if nothing && job.kind == SnapshotKind::Periodic && self.may_end_unpublished()? {
             return Ok(Staged::Unchanged);
         }
@@ -140,26 +140,6 @@ impl Agent {
         };
         let collected = collect(input, packs, &mut run)?;
         Ok(StagedRun { run: run.finish()?, collected })
-    }
-
-    /// Tries; when the proxy is full, sends what is complete and tries once more. Also where long work hears that the
-    /// agent is being stopped.
-    pub(super) fn with_room<T>(
-        &self,
-        snapshot: Uuid,
-        mut run: impl FnMut() -> Result<T, ProxyError>,
-    ) -> Result<T, CollectError> {
-        let stop =
-            |error: AgentError| CollectError::sink("making room in the proxy", CollectErrorKind::Unavailable, error);
-        self.worker.check(snapshot).map_err(stop)?;
-        match run() {
-            Err(error) if error.kind() == ProxyErrorKind::NoSpace => {
-                self.send_staged(snapshot).map_err(stop)?;
-                run()
-            }
-            done => done,
-        }
-        .map_err(|error| CollectError::of_proxy("staging", error))
     }
 
     /// Packs that fit a small proxy several times. A large file is one member as long as the proxy can hold it, so that
@@ -255,8 +235,8 @@ impl Naming {
     }
 }
 
-/// Packs in the proxy. When it is too small for all of them, those that are complete leave it early (I7): whatever
-/// becomes of the snapshot, they are orphans at worst (I3).
+/// Packs in the proxy. Those that are complete may leave it while others are written: whatever becomes of the snapshot,
+/// they are orphans at worst (I3).
 struct ProxyPacks<'a> {
     agent: &'a Agent,
     naming: Naming,
@@ -299,7 +279,10 @@ impl PackSink for ProxyPacks<'_> {
         self.agent.state.lock().meter.add_packed(pack.size);
         let hash = blake3::Hash::from_bytes(pack.hash).to_hex().to_string();
         let known = Some(hash.clone());
-        self.objects.push(JobObject { name: object.clone(), size: pack.size, hash: known, sent: false });
+        let whole = JobObject { name: object.clone(), size: pack.size, hash: known, sent: false };
+        self.objects.push(whole.clone());
+        self.agent.attempt.offer(Some(self.naming.op), whole);
+        self.agent.worker.hand_to(Duty::Ship);
         self.entries.push(PackEntry { number: pack.number.0, object, size: pack.size, hash });
         Ok(())
     }

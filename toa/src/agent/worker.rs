@@ -1,9 +1,11 @@
-//! The agent's thread: keeps the reign in view and ships snapshots, oldest first.
+//! The agent's threads. One follows the journal, one packs snapshots, one sends and publishes them and keeps the reign in
+//! view: the next snapshot is packed while the one before it is on its way, and packs leave while later ones are written.
+//!
+//! A job belongs to packer or shipper at a time, by its state: nobody else writes its row.
 
 use super::Agent;
 use crate::error::AgentError;
-use crate::snapshot::{Event, Job};
-use crate::status::{Role, SnapshotState};
+use crate::status::SnapshotState;
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,45 +15,110 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-/// The thread looks at least this often whether its agent is gone.
+/// The threads look at least this often whether their agent is gone.
 const NAP: Duration = Duration::from_millis(200);
 /// Pause after the first failure; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(15);
 
-/// See the module.
-pub(super) struct Worker {
-    woken: Mutex<bool>,
-    changed: Condvar,
-    stopping: watch::Sender<bool>,
-    /// Snapshots that somebody wants cancelled, as in their rows.
-    wishes: watch::Sender<BTreeSet<Uuid>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+/// The journal is read at least so often.
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);
+
+/// What a thread does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Duty {
+    /// From the journal to jobs.
+    Follow,
+    /// From the request to everything staged, without the bucket.
+    Pack,
+    /// From there to the end.
+    Ship,
 }
 
-impl Default for Worker {
-    fn default() -> Self {
-        let (stopping, wishes) = (watch::Sender::new(false), watch::Sender::default());
-        Self { woken: Mutex::new(false), changed: Condvar::new(), stopping, wishes, thread: Mutex::new(None) }
+impl Duty {
+    /// Whose job one in that state is; nobody's, once it has ended.
+    pub(super) fn of(state: SnapshotState) -> Option<Self> {
+        match state {
+            SnapshotState::Queued | SnapshotState::Collected | SnapshotState::Packing => Some(Self::Pack),
+            SnapshotState::Staged | SnapshotState::Uploading => Some(Self::Ship),
+            SnapshotState::Complete | SnapshotState::Failed | SnapshotState::Cancelled => None,
+        }
+    }
+
+    fn thread_name(self) -> &'static str {
+        match self {
+            Self::Follow => "cbfs-follower",
+            Self::Pack => "cbfs-packer",
+            Self::Ship => "cbfs-shipper",
+        }
     }
 }
 
-impl Worker {
-    /// There is something to do.
-    pub(super) fn wake(&self) {
-        *self.woken.lock() = true;
+/// That there is something to do.
+#[derive(Default)]
+struct Signal {
+    raised: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Signal {
+    fn raise(&self) {
+        *self.raised.lock() = true;
         self.changed.notify_all();
     }
 
-    /// Ends the thread; what it is doing is given up where it stands and goes on at the next start.
+    /// Waits for it, for `limit` at most; whether it was raised. It is down then.
+    fn take(&self, limit: Duration) -> bool {
+        let mut raised = self.raised.lock();
+        if !*raised {
+            self.changed.wait_for(&mut raised, limit);
+        }
+        std::mem::take(&mut *raised)
+    }
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Worker {
+    follow: Signal,
+    pack: Signal,
+    ship: Signal,
+    stopping: watch::Sender<bool>,
+    /// Snapshots that somebody wants cancelled, as in their rows.
+    wishes: watch::Sender<BTreeSet<Uuid>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Worker {
+    fn signal(&self, duty: Duty) -> &Signal {
+        match duty {
+            Duty::Follow => &self.follow,
+            Duty::Pack => &self.pack,
+            Duty::Ship => &self.ship,
+        }
+    }
+
+    /// There is something to do, for whichever of them.
+    pub(super) fn wake(&self) {
+        self.follow.raise();
+        self.pack.raise();
+        self.ship.raise();
+    }
+
+    /// The other thread has left something for this one.
+    pub(super) fn hand_to(&self, duty: Duty) {
+        self.signal(duty).raise();
+    }
+
+    /// Ends the threads; what they are doing is given up where it stands and goes on at the next start.
     pub(super) fn stop(&self) {
         self.stopping.send_replace(true);
         self.wake();
-        if let Some(thread) = self.thread.lock().take()
-            && thread.thread().id() != std::thread::current().id()
-            && thread.join().is_err()
-        {
-            tracing::error!("the snapshot thread had ended by a panic");
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+                tracing::error!("a snapshot thread had ended by a panic");
+            }
         }
     }
 
@@ -116,18 +183,14 @@ impl Worker {
         }
     }
 
-    /// `true` if there is something to do, or nothing was done for `limit`.
-    fn await_work(&self, since: Instant, limit: Duration) -> bool {
-        let mut woken = self.woken.lock();
-        if !*woken {
-            self.changed.wait_for(&mut woken, NAP.min(limit));
-        }
-        std::mem::take(&mut *woken) || since.elapsed() >= limit
+    /// In the middle of its work a thread waits until the other one has done something, or for a moment.
+    pub(super) fn nap(&self, duty: Duty) {
+        self.signal(duty).take(NAP);
     }
 }
 
 impl Agent {
-    /// Starts the thread of a master.
+    /// Starts the threads of a master.
     pub(super) fn start_worker(agent: &Arc<Agent>) -> Result<(), AgentError> {
         if let Some(engine) = agent.fs.engine() {
             let weak = Arc::downgrade(agent);
@@ -139,94 +202,42 @@ impl Agent {
         }
         agent.jobs.wishes()?.into_iter().for_each(|id| agent.worker.wish(id));
         agent.begin_interval()?;
-        let weak = Arc::downgrade(agent);
-        let thread = std::thread::Builder::new().name("cbfs-snapshots".into()).spawn(move || work_loop(&weak));
-        let thread = thread.map_err(|error| AgentError::Internal(error.to_string()))?;
-        *agent.worker.thread.lock() = Some(thread);
+        for duty in [Duty::Follow, Duty::Pack, Duty::Ship] {
+            let weak = Arc::downgrade(agent);
+            let name = duty.thread_name().to_owned();
+            let thread = std::thread::Builder::new().name(name).spawn(move || work_loop(&weak, duty));
+            let thread = thread.map_err(|error| AgentError::Internal(error.to_string()))?;
+            agent.worker.threads.lock().push(thread);
+        }
         agent.worker.wake();
         Ok(())
     }
 
-    /// One round: what can be shipped, and is this node still master?
-    fn work(&self) -> Result<(), AgentError> {
-        if self.state.lock().role != Role::Master {
-            return Ok(());
-        }
-        self.admit_sealed()?;
-        // Those that are sealed come first: a row follows the order of the journal.
-        let ready: Vec<Job> =
-            self.jobs.open()?.into_iter().take_while(|job| job.state != SnapshotState::Queued).collect();
-        // Whoever sends something looks at the ledger before; packing needs no bucket.
-        if ready.is_empty() && self.must_look_at_ledger() {
-            self.confirm_reign()?;
-        }
-        for mut job in ready {
-            if self.worker.is_stopping() || self.state.lock().role != Role::Master {
-                break;
-            }
-            if let Err(error) = self.advance(&mut job) {
-                return self.put_off(job, error);
-            }
-        }
-        Ok(())
-    }
-
     /// What needs no bucket, and is done whether that answers or not.
-    fn local_work(&self) {
-        if let Err(error) = self.fulfil_wishes() {
+    fn local_work(&self, duty: Duty) {
+        if duty == Duty::Follow {
+            return;
+        }
+        if let Err(error) = self.fulfil_wishes(duty) {
             tracing::warn!(%error, "a snapshot could not be cancelled yet");
         }
-        if let Err(error) = self.periodic_snapshot() {
+        if duty == Duty::Pack
+            && let Err(error) = self.periodic_snapshot()
+        {
             tracing::warn!(%error, "no periodic snapshot could be taken");
         }
     }
 
-    /// Takes a job to its end, whichever that is.
-    fn advance(&self, job: &mut Job) -> Result<(), AgentError> {
-        loop {
-            if self.worker.is_wished(job.id) && self.cancel(job)? {
-                return Ok(());
-            }
-            match self.ship(job) {
-                Err(AgentError::Cancelled) => {}
-                done => return done,
-            }
+    fn work(&self, duty: Duty) -> Result<(), AgentError> {
+        match duty {
+            Duty::Follow => self.follow_journal(),
+            Duty::Pack => self.pack_ready(),
+            Duty::Ship => self.ship_ready(),
         }
-    }
-
-    /// Gives a row to every request, and the step to those whose layer is sealed.
-    pub(super) fn admit_sealed(&self) -> Result<(), AgentError> {
-        let Some(engine) = self.fs.engine() else { return Ok(()) };
-        let mut known = self.jobs.ended()?;
-        known.extend(self.jobs.open()?);
-        let epoch = self.state.lock().epoch;
-        let waiting = engine.pending_snapshots();
-        for job in self.jobs.open()? {
-            if job.state == SnapshotState::Queued && !waiting.iter().any(|pending| pending.request.id == job.id) {
-                self.jobs.forget(&job)?;
-            }
-        }
-        let persisted = engine.persisted_xid();
-        // I2: what power loss could still take back does not exist yet.
-        for pending in waiting.into_iter().filter(|pending| pending.xid <= persisted) {
-            let found = known.iter().find(|job| job.id == pending.request.id);
-            if found.is_none() {
-                fail::fail_point!("toa::snapshot::queued");
-            }
-            let mut job = found.cloned().unwrap_or_else(|| Job::new(&pending, epoch));
-            if pending.sealed && job.state == SnapshotState::Queued {
-                job.step(Event::Sealed)?;
-                self.jobs.persist(&job)?;
-                fail::fail_point!("toa::snapshot::collected");
-            } else if found.is_none() {
-                self.jobs.persist(&job)?;
-            }
-        }
-        Ok(())
     }
 }
 
-fn work_loop(agent: &Weak<Agent>) {
+fn work_loop(agent: &Weak<Agent>, duty: Duty) {
     let mut since = Instant::now();
     let mut pause: Option<Duration> = None;
     loop {
@@ -234,27 +245,30 @@ fn work_loop(agent: &Weak<Agent>) {
         if agent.worker.is_stopping() {
             return;
         }
-        let limit = pause.unwrap_or_else(|| agent.check_interval());
-        let woken = agent.worker.await_work(since, limit);
-        agent.local_work();
+        let limit = pause.unwrap_or_else(|| match duty {
+            Duty::Follow => FOLLOW_EVERY,
+            Duty::Pack | Duty::Ship => agent.check_interval(),
+        });
+        let woken = agent.worker.signal(duty).take(NAP.min(limit)) || since.elapsed() >= limit;
+        agent.local_work(duty);
         if !woken {
             continue;
         }
         if pause.is_some() && since.elapsed() < limit {
             // A store that is away is not asked more often because somebody waits.
             std::thread::sleep(NAP);
-            agent.worker.wake();
+            agent.worker.hand_to(duty);
             continue;
         }
-        let work = || agent.work();
+        let work = || agent.work(duty);
         // A panic must not end the watch over the reign.
         let done = catch_unwind(AssertUnwindSafe(work))
-            .unwrap_or_else(|_| Err(AgentError::Internal("the snapshot thread met a bug".into())));
+            .unwrap_or_else(|_| Err(AgentError::Internal("a snapshot thread met a bug".into())));
         pause = match done {
             Ok(()) => None,
             Err(AgentError::Stopping) => return,
             Err(error) => {
-                tracing::debug!(%error, "a round of the snapshot thread failed");
+                tracing::debug!(%error, ?duty, "a round of a snapshot thread failed");
                 let _ = agent.heard::<()>(Err(error));
                 Some(pause.map_or(RETRY_MIN, |last| (last * 2).min(RETRY_MAX)))
             }

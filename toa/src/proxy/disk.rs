@@ -138,9 +138,13 @@ impl Proxy {
         (pin == Pin::Staged).then(|| self.path(STAGED, object)).flatten()
     }
 
-    /// The bucket has the staged `object`: from now on it is cache. After a crash it may be staged again; to send it
+    /// The bucket has `object`: if it is staged, it is cache from now on. After a crash it may be staged again; to send it
     /// twice is harmless.
     pub fn uploaded(&self, object: &str) -> Result<(), ProxyError> {
+        match self.index.lock().pinned(object) {
+            Some((Pin::Staged, _)) => {}
+            _ => return Ok(()),
+        }
         self.repin(object, Pin::Staged, (STAGED, WHOLE))
     }
 
@@ -197,11 +201,12 @@ impl Proxy {
     /// The bytes of `range` if all of them are here; unchecked. An unreadable file counts as missing.
     pub fn read(&self, object: &str, range: Range<u64>) -> Option<Bytes> {
         let len = usize::try_from(range.end.checked_sub(range.start)?).ok()?;
-        if let Some(size) = self.whole_bytes(object) {
-            let path = self.whole_path(object)?;
-            if range.end <= size
-                && let Some(bytes) = read_at(&path, range.start, len)
-            {
+        // Once more if it is uploaded or released just now: its file moves.
+        for _ in 0..2 {
+            if self.whole_bytes(object).is_none_or(|size| range.end > size) {
+                break;
+            }
+            if let Some(bytes) = read_at(&self.whole_path(object)?, range.start, len) {
                 return Some(bytes.into());
             }
         }

@@ -5,9 +5,9 @@ use crate::error::AgentError;
 use crate::status::{CancelReason, FailureClass, SnapshotState, SnapshotStatus};
 use cloud_mgmt::ledger::SnapshotEntry;
 use jiff::Timestamp;
-use kvfs::engine::PendingSnapshot;
+use kvfs::Xid;
 use kvfs::node::{NodeChanges, NodeStore};
-use kvfs::op::SnapshotKind;
+use kvfs::op::{SnapshotKind, SnapshotRequest};
 use kvfs::schema::Time;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -97,8 +97,7 @@ pub(crate) fn timestamp(time: Time) -> Timestamp {
 
 impl Job {
     /// A snapshot that was just asked for.
-    pub fn new(pending: &PendingSnapshot, epoch: u32) -> Self {
-        let request = &pending.request;
+    pub fn new(request: &SnapshotRequest, xid: Xid, epoch: u32) -> Self {
         Self {
             id: request.id,
             name: request.name.clone(),
@@ -106,7 +105,7 @@ impl Job {
             key: request.key,
             requested: timestamp(request.requested),
             xid_from: None,
-            xid: pending.xid.0,
+            xid: xid.0,
             epoch,
             state: SnapshotState::Queued,
             op: None,
@@ -192,9 +191,23 @@ impl JobRows {
         Ok(self.node.list(ENDED)?.into_iter().map(|(_, job)| job).collect())
     }
 
+    /// The row of a snapshot, whether it ended or not.
+    pub fn find(&self, id: Uuid) -> Result<Option<Job>, AgentError> {
+        // In the order in which a job moves.
+        let mut jobs = self.open()?;
+        jobs.extend(self.ended()?);
+        Ok(jobs.into_iter().find(|job| job.id == id))
+    }
+
     /// Keeps a job; durable on return.
     pub fn persist(&self, job: &Job) -> Result<(), AgentError> {
         Ok(self.node.persist_row(&format!("{JOBS}{}", job.row()), job)?)
+    }
+
+    /// The same together with other changes.
+    pub fn put(&self, job: &Job, changes: &mut NodeChanges) -> Result<(), AgentError> {
+        changes.put(&format!("{JOBS}{}", job.row()), job)?;
+        Ok(())
     }
 
     /// Moves a job to those that ended, together with other changes; the oldest of many are forgotten.

@@ -5,6 +5,7 @@
 mod export;
 mod jobs;
 mod node;
+mod pipeline;
 mod tree;
 mod untar;
 mod verify;
@@ -106,6 +107,10 @@ fn a_snapshot_larger_than_the_proxy_is_sent_piece_by_piece() {
         tree::write_file(master.fs().as_ref(), &format!("f{n}"), &tree::noise(n, 1_500_000));
     }
     master.agent().request_snapshot(Some("large".into()), None).unwrap();
+    master.until(|agent| {
+        let status = agent.snapshot("large").unwrap();
+        status.state == SnapshotState::Packing && status.bytes_done > 0
+    });
     assert_eq!(master.finished("large"), SnapshotState::Complete);
     assert!(master.agent().snapshot("large").unwrap().uploaded > 3 * (16 << 20), "larger than the proxy");
     let slave = Node::slave(&bucket, SnapshotSelector::Latest);

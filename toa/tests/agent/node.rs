@@ -6,7 +6,7 @@ use cloud_mgmt::names::FsName;
 use cloud_mgmt::store::ObjectStore;
 use kvfs::engine::InstanceDirs;
 use kvfs::fs::FileSystem;
-use kvfs::node::NodeStore;
+use kvfs::node::{NodeChanges, NodeStore};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,6 +63,7 @@ impl Bucket {
                 check_interval: Duration::from_millis(50),
                 proxy_max_bytes: 1 << 30,
                 kvs_max_bytes: None,
+                journal_max_bytes: 1 << 30,
                 fetch_timeout: Duration::from_secs(5),
                 upload_concurrency: 2,
                 snapshot_interval: None,
@@ -244,6 +245,20 @@ impl Node {
     /// Closed and opened again, as a master.
     pub(crate) fn restarted(self) -> Node {
         self.closed().started()
+    }
+
+    /// As if this node had never read its journal: no request has become a job.
+    pub(crate) fn with_lost_place(self) -> Node {
+        let closed = self.closed();
+        let rows = Arc::new(NodeStore::open(&InstanceDirs::new(&closed.setup.instance_dir).node()).unwrap());
+        let mut changes = NodeChanges::default();
+        rows.persist(changes.remove("consumer/toa")).unwrap();
+        let jobs = JobRows::new(rows);
+        for job in jobs.open().unwrap() {
+            jobs.forget(&job).unwrap();
+        }
+        drop(jobs);
+        closed.started()
     }
 
     fn closed(mut self) -> Node {
