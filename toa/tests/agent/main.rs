@@ -2,6 +2,7 @@
 //! number of random histories.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on ends
 
+mod disk;
 mod export;
 mod jobs;
 mod node;

@@ -261,6 +261,15 @@ impl Node {
         closed.started()
     }
 
+    /// Restarted, whether it could close or not: its disk may have failed.
+    pub(crate) fn restarted_after_failure(mut self) -> Node {
+        let agent = self.agent.take().unwrap();
+        let _ = self.runtime.block_on(agent.close());
+        drop(agent);
+        Node { dir: self.dir.take(), setup: self.setup.clone(), agent: None, runtime: Arc::clone(&self.runtime) }
+            .started()
+    }
+
     fn closed(mut self) -> Node {
         let agent = self.agent.take().unwrap();
         self.runtime.block_on(agent.close()).unwrap();
