@@ -4,19 +4,19 @@
 //! once, except best-effort hints; the ledger rests on [`ObjectStore::put_if_absent`] alone.
 
 pub mod conformance;
-mod counted;
 pub mod dir;
 pub mod error;
 pub mod memory;
 mod object_name;
+mod observed;
 pub mod requests;
 pub mod s3;
 pub mod url;
 
-pub use counted::Counted;
 pub use dir::DirStore;
 pub use error::{StoreError, StoreErrorKind};
 pub use memory::{Conditions, FaultMoment, FaultPlan, MemoryStore};
+pub use observed::{Call, Counted, Observed, Observer};
 pub use requests::{RequestCounter, RequestKind, Requests};
 pub use s3::S3Store;
 pub use url::{Addressing, S3Address, StoreUrl};
@@ -94,11 +94,9 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// [`list`](Self::list) does not show them. Stores that write objects in one piece have none.
     async fn abort_uploads(
         &self,
-        _prefix: &str,
-        _abandoned: &(dyn for<'n> Fn(&'n str) -> bool + Send + Sync),
-    ) -> Result<u64, StoreError> {
-        Ok(0)
-    }
+        prefix: &str,
+        abandoned: &(dyn for<'n> Fn(&'n str) -> bool + Send + Sync),
+    ) -> Result<u64, StoreError>;
 }
 
 /// Time limits and parallelism of a store.

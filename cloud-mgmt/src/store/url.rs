@@ -72,8 +72,8 @@ impl StoreUrl {
                 Ok((Arc::new(store), counter))
             }
             Self::Directory(path) => {
-                let store = Counted::new(DirStore::new(path, options));
-                let counter = Arc::clone(store.counter());
+                let counter = Arc::new(RequestCounter::default());
+                let store = Counted::new(Arc::new(DirStore::new(path, options)), Arc::clone(&counter));
                 Ok((Arc::new(store), counter))
             }
         }

@@ -3,87 +3,46 @@
 use crate::record::{Put, Said, Snap};
 use crate::trace::{Fate, Found, Step};
 use crate::world::{Disk, Process, SLOTS, World};
-use async_trait::async_trait;
 use bytes::Bytes;
 use cloud_mgmt::ledger::{
     Appender, Applied, Entry, IntentStore, Ledger, LedgerError, LedgerRecord, MemoryIntents, Reign, Resolution, Seq,
     SnapshotEntry, Writer,
 };
 use cloud_mgmt::names::FsName;
-use cloud_mgmt::store::{MemoryStore, ObjectMeta, ObjectStore, PutOutcome, StoreError, StoreErrorKind};
+use cloud_mgmt::store::{Call, MemoryStore, ObjectStore, Observed, Observer, PutOutcome, StoreError, StoreErrorKind};
 use jiff::Timestamp;
 use serde_json::json;
-use std::ops::Range;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
-type Requests = Arc<Mutex<Vec<(String, Bytes)>>>;
-
-/// A line to the bucket on which conditional writes stay under way until the walk lets them land. The writer gets no
+/// On the line to the bucket conditional writes stay under way until the walk lets them land. The writer gets no
 /// answer that says anything: "denied" is the one after which it does not try again by itself.
-#[derive(Debug)]
-struct Line {
-    bucket: Arc<MemoryStore>,
-    requests: Requests,
+#[derive(Debug, Default)]
+struct UnderWay {
+    requests: Mutex<Vec<(String, Bytes)>>,
 }
 
-#[async_trait]
-impl ObjectStore for Line {
-    fn url(&self) -> &'static str {
-        "memory:"
+impl UnderWay {
+    fn requests(&self) -> MutexGuard<'_, Vec<(String, Bytes)>> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    async fn put_if_absent(&self, name: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
-        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        if !requests.iter().any(|(_, under_way)| *under_way == body) {
-            requests.push((name.to_owned(), body));
+impl Observer for UnderWay {
+    fn call(&self, call: &Call<'_>) -> Result<(), StoreError> {
+        let Call::PutIfAbsent(name, body) = call else { return Ok(()) };
+        let mut requests = self.requests();
+        if !requests.iter().any(|(_, under_way)| under_way == *body) {
+            requests.push(((*name).to_owned(), (*body).clone()));
         }
-        Err(StoreError::new(StoreErrorKind::Denied, "put", name, "under way"))
-    }
-
-    async fn put_file(
-        &self,
-        name: &str,
-        file: &Path,
-        progress: &(dyn Fn(u64) + Send + Sync),
-    ) -> Result<(), StoreError> {
-        self.bucket.put_file(name, file, progress).await
-    }
-
-    async fn put(&self, name: &str, body: Bytes) -> Result<(), StoreError> {
-        self.bucket.put(name, body).await
-    }
-
-    async fn get(&self, name: &str) -> Result<Bytes, StoreError> {
-        self.bucket.get(name).await
-    }
-
-    async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.bucket.get_range(name, range).await
-    }
-
-    async fn head(&self, name: &str) -> Result<ObjectMeta, StoreError> {
-        self.bucket.head(name).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
-        self.bucket.list(prefix).await
-    }
-
-    async fn list_here(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
-        self.bucket.list_here(prefix).await
-    }
-
-    async fn delete(&self, name: &str) -> Result<(), StoreError> {
-        self.bucket.delete(name).await
+        Err(StoreError::new(StoreErrorKind::Denied, "put", *name, "under way"))
     }
 }
 
 /// Everything that is real.
 pub struct Real {
     bucket: Arc<MemoryStore>,
-    requests: Requests,
+    under_way: Arc<UnderWay>,
     intents: [Arc<MemoryIntents>; SLOTS],
     processes: [Option<Appender>; SLOTS],
 }
@@ -156,7 +115,7 @@ impl Real {
     pub async fn new(world: &World) -> Self {
         let mut real = Self {
             bucket: Arc::new(MemoryStore::new()),
-            requests: Requests::default(),
+            under_way: Arc::default(),
             intents: std::array::from_fn(|_| Arc::default()),
             processes: [None, None, None],
         };
@@ -171,7 +130,7 @@ impl Real {
     }
 
     fn appender(&self, intents: Arc<MemoryIntents>, writer: Writer) -> Appender {
-        let line = Line { bucket: self.bucket.clone(), requests: self.requests.clone() };
+        let line = Observed::new(self.bucket.clone(), self.under_way.clone());
         Appender::new(Ledger::new(Arc::new(line), fs()), intents, writer)
     }
 
@@ -290,7 +249,7 @@ impl Real {
     fn find(&self, put: Put) -> Result<(String, Bytes), String> {
         let object = fs().ledger_object(put.place() as u64 + 1);
         let said = put.record().said().ok_or("an empty request")?;
-        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let requests = self.under_way.requests();
         let fits = |(name, body): &&(String, Bytes)| {
             *name == object && serde_json::from_slice(body).is_ok_and(|record| says(&record, said))
         };

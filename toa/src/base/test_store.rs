@@ -129,4 +129,12 @@ impl ObjectStore for TestStore {
         self.objects.lock().remove(name);
         Ok(())
     }
+
+    async fn abort_uploads(
+        &self,
+        _prefix: &str,
+        _abandoned: &(dyn for<'n> Fn(&'n str) -> bool + Send + Sync),
+    ) -> Result<u64, StoreError> {
+        Ok(0)
+    }
 }

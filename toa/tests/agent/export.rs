@@ -4,9 +4,8 @@ use crate::cases;
 use crate::node::{Bucket, Node, Stop};
 use crate::tree::{self, noise, read_file};
 use crate::untar::{check, read};
-use async_trait::async_trait;
 use bytes::Bytes;
-use cloud_mgmt::store::{FaultMoment, FaultPlan, MemoryStore, ObjectMeta, ObjectStore, PutOutcome, StoreError};
+use cloud_mgmt::store::{Call, FaultMoment, FaultPlan, MemoryStore, Observed, Observer, StoreError};
 use kvfs::Ino;
 use kvfs::fs::{Caller, FileSystem, NewNode};
 use kvfs::op::{AllocateMode, AttributeChange, CopyRange, Privileges, RenameMode, XattrMode};
@@ -17,7 +16,6 @@ use rand::rngs::StdRng;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::ops::Range;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use toa::{ErrorKind, SnapshotSelector, SnapshotState};
@@ -216,59 +214,28 @@ fn a_huge_sparse_file_and_large_directories_are_exported() {
     checked(&bucket, "two");
 }
 
-/// A bucket that remembers what was asked of its packs.
+/// What was asked of the packs.
 #[derive(Debug, Default)]
-struct Counted {
-    inner: MemoryStore,
+struct Asked {
     ranges: Mutex<Vec<(String, Range<u64>)>>,
 }
 
-#[async_trait]
-impl ObjectStore for Counted {
-    fn url(&self) -> &str {
-        self.inner.url()
-    }
-    async fn put_if_absent(&self, name: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
-        self.inner.put_if_absent(name, body).await
-    }
-    async fn put_file(
-        &self,
-        name: &str,
-        file: &Path,
-        progress: &(dyn Fn(u64) + Send + Sync),
-    ) -> Result<(), StoreError> {
-        self.inner.put_file(name, file, progress).await
-    }
-    async fn put(&self, name: &str, body: Bytes) -> Result<(), StoreError> {
-        self.inner.put(name, body).await
-    }
-    async fn get(&self, name: &str) -> Result<Bytes, StoreError> {
-        self.inner.get(name).await
-    }
-    async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        if name.contains("/pack/") {
-            self.ranges.lock().push((name.to_owned(), range.clone()));
+impl Observer for Asked {
+    fn call(&self, call: &Call<'_>) -> Result<(), StoreError> {
+        match call {
+            Call::GetRange(name, range) if name.contains("/pack/") => {
+                self.ranges.lock().push(((*name).to_owned(), range.clone()));
+            }
+            _ => {}
         }
-        self.inner.get_range(name, range).await
-    }
-    async fn head(&self, name: &str) -> Result<ObjectMeta, StoreError> {
-        self.inner.head(name).await
-    }
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
-        self.inner.list(prefix).await
-    }
-    async fn list_here(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
-        self.inner.list_here(prefix).await
-    }
-    async fn delete(&self, name: &str) -> Result<(), StoreError> {
-        self.inner.delete(name).await
+        Ok(())
     }
 }
 
 #[test]
 fn each_frame_is_fetched_once_and_neighbours_together() {
-    let store = Arc::new(Counted::default());
-    let bucket = Bucket::new(Arc::clone(&store) as _);
+    let asked = Arc::new(Asked::default());
+    let bucket = Bucket::new(Arc::new(Observed::new(Arc::new(MemoryStore::new()), Arc::clone(&asked))));
     let master = Node::master(&bucket);
     let held = master.fs();
     for n in 0..8_u64 {
@@ -281,9 +248,9 @@ fn each_frame_is_fetched_once_and_neighbours_together() {
     snapshot(&master, "one");
     let packs: u64 = bucket.history().snapshots()[0].snapshot.packs_new.iter().map(|pack| pack.size).sum();
     checked(&bucket, "one");
-    store.ranges.lock().clear();
+    asked.ranges.lock().clear();
     bucket.export(SnapshotSelector::Latest).1.unwrap();
-    let mut ranges = std::mem::take(&mut *store.ranges.lock());
+    let mut ranges = std::mem::take(&mut *asked.ranges.lock());
     let (count, bytes) = (ranges.len() as u64, ranges.iter().map(|(_, range)| range.end - range.start).sum::<u64>());
     ranges.sort_by_key(|(name, range)| (name.clone(), range.start));
     for pair in ranges.windows(2) {

@@ -1,6 +1,6 @@
 //! A verification that is cut off goes on where it was, and reads nothing again.
 
-use super::counting::CountingStore;
+use super::counting::Reading;
 use super::deep;
 use crate::node::{Bucket, Node};
 use crate::tree;
@@ -15,8 +15,8 @@ fn snapshot(master: &Node, name: &str) {
 
 #[test]
 fn cut_off_anywhere_it_goes_on_and_reads_no_object_twice() {
-    let store = Arc::new(CountingStore::default());
-    let bucket = Bucket::new(Arc::clone(&store) as _);
+    let reading = Arc::new(Reading::default());
+    let bucket = Bucket::new(reading.store());
     // Packs of 2 MiB.
     let master = Node::master_with(&bucket, |setup| setup.options.proxy_max_bytes = 16 << 20);
     for round in 0..2 {
@@ -43,15 +43,15 @@ fn cut_off_anywhere_it_goes_on_and_reads_no_object_twice() {
     let options = VerifyOptions { resume: Some(state.clone()), ..deep() };
     let mut cut_in_packs = 0;
     for step in 0..12 {
-        store.reset(Some(total * step / 12));
+        reading.reset(Some(total * step / 12));
         let (cut, _) = bucket.try_verify(&options);
         assert_eq!(cut.unwrap_err().kind(), ErrorKind::Unavailable, "after {step} of 12");
-        let first: Vec<u64> = sizes.iter().map(|(object, _)| store.bytes_of(object)).collect();
-        store.reset(None);
+        let first: Vec<u64> = sizes.iter().map(|(object, _)| reading.bytes_of(object)).collect();
+        reading.reset(None);
         let (report, told) = bucket.verify(&options);
         let mut left = 0;
         for ((object, size), first) in sizes.iter().zip(first) {
-            let second = store.bytes_of(object);
+            let second = reading.bytes_of(object);
             // A damaged object is read twice in one go, to tell it from a damaged line.
             let whole = if *object == bad { 2 * size } else { *size };
             if first < whole {
@@ -73,16 +73,16 @@ fn cut_off_anywhere_it_goes_on_and_reads_no_object_twice() {
 
 #[test]
 fn it_stays_with_the_snapshots_that_it_began_with() {
-    let store = Arc::new(CountingStore::default());
-    let bucket = Bucket::new(Arc::clone(&store) as _);
+    let reading = Arc::new(Reading::default());
+    let bucket = Bucket::new(reading.store());
     let master = Node::master(&bucket);
     tree::write_file(master.fs().as_ref(), "f", &tree::noise(1, 300_000));
     snapshot(&master, "first");
     let dir = tempfile::tempdir().unwrap();
     let options = VerifyOptions { resume: Some(dir.path().join("state")), ..deep() };
-    store.reset(Some(10_000));
+    reading.reset(Some(10_000));
     bucket.try_verify(&options).0.unwrap_err();
-    store.reset(None);
+    reading.reset(None);
     tree::write_file(master.fs().as_ref(), "g", &tree::noise(2, 300_000));
     snapshot(&master, "second");
     let (report, told) = bucket.verify(&options);
