@@ -2,10 +2,11 @@
 
 use crate::node::{Bucket, Node};
 use crate::tree::{self, Tree};
-use cloud_mgmt::store::{FaultMoment, FaultPlan, MemoryStore};
+use cloud_mgmt::store::{Call, FaultMoment, FaultPlan, MemoryStore, Observed, Observer, StoreError, StoreErrorKind};
 use kvfs::Ino;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use toa::{
     Alert, AlertKind, Alerts, CancelReason, ErrorKind, FailureAction, FailureClass, FailurePolicy, KindPolicy, Role,
@@ -134,6 +135,58 @@ fn a_wish_that_needs_the_ledger_outlives_a_restart_and_waits_for_it() {
     store.online();
     until_state(&master, "a", SnapshotState::Cancelled);
     assert!(bucket.history().snapshots().is_empty());
+}
+
+/// Refuses to take objects.
+#[derive(Debug, Default)]
+struct Full(AtomicBool);
+
+impl Observer for Full {
+    fn call(&self, call: &Call<'_>) -> Result<(), StoreError> {
+        match call {
+            Call::PutFile(name) if self.0.load(Ordering::SeqCst) => {
+                Err(StoreError::new(StoreErrorKind::Unavailable, "put", *name, "full"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The rows of the copy are older than the record in the ledger: what is official is not cancelled any more.
+#[test]
+fn a_node_from_a_backup_does_not_cancel_what_is_official() {
+    let full = Arc::new(Full::default());
+    let bucket = Bucket::new(Arc::new(Observed::new(Arc::new(MemoryStore::new()), Arc::clone(&full))));
+    let mut master = Node::master(&bucket);
+    tree::write_file(master.fs().as_ref(), "f", &tree::noise(1, 50_000));
+    full.0.store(true, Ordering::SeqCst);
+    let id = ask(&master, "s");
+    master.until(|agent| agent.snapshot("s").unwrap().problem.is_some());
+    let (original, backup) = master.backed_up();
+    full.0.store(false, Ordering::SeqCst);
+    assert_eq!(original.finished("s"), SnapshotState::Complete);
+    drop(original);
+    // The copy has read the ledger, and cannot send its own attempt.
+    full.0.store(true, Ordering::SeqCst);
+    master = backup.started();
+    master.until(|agent| agent.status().confirmed && agent.snapshot("s").unwrap().problem.is_some());
+    master.agent().cancel_snapshot("s").unwrap();
+    let attempts = master.agent().snapshot("s").unwrap().attempts;
+    master.until(|agent| {
+        let now = agent.snapshot("s").unwrap();
+        now.state.is_final() || now.attempts > attempts
+    });
+    full.0.store(false, Ordering::SeqCst);
+    assert_eq!(master.finished("s"), SnapshotState::Complete);
+    let status = master.agent().snapshot("s").unwrap();
+    assert_eq!((status.cancelled, status.cancelling), (None, false));
+    assert!(bucket.history().snapshot(id).is_some());
+    tree::write_file(master.fs().as_ref(), "g", b"2");
+    ask(&master, "next");
+    assert_eq!(master.finished("next"), SnapshotState::Complete);
+    let slave = Node::slave(&bucket, SnapshotSelector::Latest);
+    assert!(Tree::read(slave.fs().as_ref()) == Tree::read(master.fs().as_ref()));
+    bucket.check_references();
 }
 
 #[test]
