@@ -148,6 +148,13 @@ fn first_file(dir: &Path) -> Result<PathBuf> {
     bail!("no file below {}", dir.display())
 }
 
+/// Bytes that do not compress, others for each seed.
+pub fn noise(seed: u64, len: u64) -> Vec<u8> {
+    let mut bytes = vec![0; len as usize];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
 /// Unpacks `tar` with plain tar below `dir`, as root does: owners, modes and times as they are.
 pub fn unpack(tar: &Path, dir: &Path) -> Result<()> {
     let (tar, dir) = (tar.to_str().context("not UTF-8")?, dir.to_str().context("not UTF-8")?);
@@ -169,6 +176,14 @@ impl Mount {
     pub fn new(bucket: &Bucket, address: &str, options: &[&str]) -> Result<Self> {
         let node = Node::new(bucket)?;
         let mounted = node.mount(address, "mnt", options)?;
+        Ok(Self { mounted, node })
+    }
+
+    /// The same mount by new processes, after `kill -9` of the old ones.
+    pub fn killed(self, scenario: &Scenario) -> Result<Self> {
+        let Self { mounted, node } = self;
+        mounted.kill()?;
+        let mounted = node.mount(&scenario.address, "mnt", &[])?;
         Ok(Self { mounted, node })
     }
 

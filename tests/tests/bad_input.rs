@@ -6,7 +6,7 @@ use cbfs_tests::node::{ANSWER_LIMIT, Node};
 use cbfs_tests::on_both_stores;
 use cbfs_tests::process::{Outcome, signal, wait_child, wait_until};
 use cbfs_tests::proxy::Weather;
-use cbfs_tests::scenario::{Mount, Scenario, write_durable};
+use cbfs_tests::scenario::{Mount, Scenario, noise, write_durable};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use std::fs;
@@ -155,9 +155,8 @@ fn with_snapshot(kind: StoreKind) -> Result<(Scenario, Files)> {
     let scenario = Scenario::new(kind, "corrupt")?;
     let master = Mount::new(&scenario.bucket, &scenario.address, &[])?;
     let mut files = Vec::new();
-    for index in 0..200_u32 {
-        let mut content = vec![0; 20_000];
-        blake3::Hasher::new().update(&index.to_le_bytes()).finalize_xof().fill(&mut content);
+    for index in 0..200 {
+        let content = noise(index, 20_000);
         let name = format!("file {index}");
         fs::write(master.mounted.path(&name), &content)?;
         files.push((name, content));
@@ -317,10 +316,8 @@ fn verify_tells_of_damage_and_goes_on_after_a_kill(kind: StoreKind) -> Result<()
     let scenario = Scenario::new(kind, "checked")?;
     // Packs of 2 MiB.
     let master = Mount::new(&scenario.bucket, &scenario.address, &["--set", "proxy.max_bytes=16MiB"])?;
-    for index in 0..40_u32 {
-        let mut content = vec![0; 300_000];
-        blake3::Hasher::new().update(&index.to_le_bytes()).finalize_xof().fill(&mut content);
-        fs::write(master.mounted.path(&format!("file {index}")), &content)?;
+    for index in 0..40 {
+        fs::write(master.mounted.path(&format!("file {index}")), noise(index, 300_000))?;
     }
     scenario.snapshot(&master.node, "base")?;
     let node = scenario.node()?;

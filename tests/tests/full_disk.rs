@@ -5,7 +5,7 @@ use cbfs_tests::bucket::StoreKind;
 use cbfs_tests::node::Node;
 use cbfs_tests::on_both_stores;
 use cbfs_tests::process::run_ok;
-use cbfs_tests::scenario::{Mount, Scenario, write_durable};
+use cbfs_tests::scenario::{Mount, Scenario, noise, write_durable};
 use cbfs_tests::serial::serial;
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
@@ -79,9 +79,8 @@ fn a_full_disk_loses_nothing(kind: StoreKind) -> Result<()> {
 /// Writes incompressible files until one is refused three times; the errno of the last refusal.
 fn fill(dir: &Path, durable: &mut BTreeMap<String, Vec<u8>>) -> Option<i32> {
     let mut refusals = 0;
-    for index in 0_u32..2000 {
-        let mut content = vec![0; if index % 4 == 0 { 3_000_000 } else { 9_000 }];
-        blake3::Hasher::new().update(&index.to_le_bytes()).finalize_xof().fill(&mut content);
+    for index in 0..2000 {
+        let content = noise(index, if index % 4 == 0 { 3_000_000 } else { 9_000 });
         let name = format!("file {index}");
         match write_durable(&dir.join(&name), &content) {
             Ok(()) => drop(durable.insert(name, content)),

@@ -7,7 +7,7 @@ use cbfs_tests::manifest::{Compare, Kind, Manifest};
 use cbfs_tests::nasty;
 use cbfs_tests::on_both_stores;
 use cbfs_tests::process::{run, run_ok, run_with_input};
-use cbfs_tests::scenario::{Mount, Scenario, check_read_only, unpack};
+use cbfs_tests::scenario::{Mount, Scenario, check_read_only, noise, unpack};
 use cbfs_tests::serial::serial;
 use cbfs_tests::source::{SourceTree, source_tree};
 use std::fs;
@@ -141,13 +141,8 @@ fn a_listing_restores_any_snapshot_without_cbfs() -> Result<()> {
     let set = top.join("nasty");
     fs::create_dir(&set)?;
     nasty::build(&set)?;
-    let noise = |seed: u64, len: usize| {
-        let mut bytes = vec![0; len];
-        blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
-        bytes
-    };
     for index in 0..300 {
-        fs::write(top.join(format!("file {index}")), noise(index, 50 * index as usize))?;
+        fs::write(top.join(format!("file {index}")), noise(index, 50 * index))?;
     }
     fs::write(top.join("large"), noise(1, 70 << 20))?;
     scenario.snapshot(&master.node, "first")?;

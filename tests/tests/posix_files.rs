@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use cbfs_tests::bucket::StoreKind;
 use cbfs_tests::paths::count_from_env;
 use cbfs_tests::process::run;
-use cbfs_tests::scenario::{Mount, Scenario};
+use cbfs_tests::scenario::{Mount, Scenario, noise};
 use cbfs_tests::serial::serial;
 use rustix::fs::{FallocateFlags, OFlags, copy_file_range, fallocate};
 use rustix::io::Errno;
@@ -27,28 +27,8 @@ fn mounted(tag: &str) -> Result<(Scenario, Mount)> {
     Ok((scenario, mount))
 }
 
-/// The same mount by a new daemon, after `kill -9` of the old one.
-fn killed(scenario: &Scenario, mount: Mount) -> Result<Mount> {
-    let Mount { mounted, node } = mount;
-    mounted.kill()?;
-    let mounted = node.mount(&scenario.address, "mnt", &[])?;
-    Ok(Mount { mounted, node })
-}
-
 fn open_rw(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
-}
-
-/// Bytes that differ from one place to the next.
-fn noise(seed: u64, len: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    (0..len).map(|_| next()).collect()
 }
 
 /// Bytes in the local data segments and the journal that hold something.
@@ -114,7 +94,7 @@ fn copy_file_range_shares_bytes_and_the_copies_part_when_one_is_written() -> Res
         Ok(())
     };
     check(mount.mounted.dir())?;
-    let mount = killed(&scenario, mount)?;
+    let mount = mount.killed(&scenario)?;
     check(mount.mounted.dir()).context("after kill -9")?;
     scenario.snapshot(&mount.node, "copies")?;
     let slave = Mount::new(&scenario.bucket, &scenario.at("copies"), &[])?;
@@ -165,7 +145,7 @@ fn appends_of_several_writers_lose_nothing() -> Result<()> {
         let all: Vec<_> = (0..WRITERS).map(|writer| scope.spawn(move || write(writer))).collect();
         all.into_iter().try_for_each(|one| one.join().unwrap_or_else(|_| anyhow::bail!("a writer died")))
     })?;
-    let mount = killed(&scenario, mount)?;
+    let mount = mount.killed(&scenario)?;
     let mut next: BTreeMap<String, usize> = BTreeMap::new();
     for text in fs::read_to_string(mount.mounted.path("log"))?.lines() {
         let mut words = text.split(' ');
@@ -228,7 +208,7 @@ sys.stdin.read()
         .context("python3")?;
     let mut said = [0; 6];
     let synced = program.stdout.as_mut().context("no output")?.read_exact(&mut said);
-    let mount = killed(&scenario, mount);
+    let mount = mount.killed(&scenario);
     program.kill()?;
     program.wait()?;
     synced.context("the program did not get to msync")?;
@@ -280,7 +260,7 @@ fn a_sparse_file_reaches_to_the_last_byte_of_the_offsets() -> Result<()> {
     let (mut from, mut to) = (FILE_BYTES_MAX - 200, 50);
     ensure!(copy_file_range(&file, Some(&mut from), &copy, Some(&mut to), 1000)? == 200, "up to the end");
     ensure!(fs::read(mount.mounted.path("copy"))?[150..] == noise(FILE_BYTES_MAX - 100, 100), "the end");
-    let mount = killed(&scenario, mount)?;
+    let mount = mount.killed(&scenario)?;
     check(&mount.mounted.path("huge")).context("after kill -9")?;
     scenario.snapshot(&mount.node, "sparse")?;
     let slave = Mount::new(&scenario.bucket, &scenario.at("sparse"), &[])?;

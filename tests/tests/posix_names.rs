@@ -36,13 +36,6 @@ fn mounted(tag: &str) -> Result<(Scenario, Mount)> {
     Ok((scenario, mount))
 }
 
-fn killed(scenario: &Scenario, mount: Mount) -> Result<Mount> {
-    let Mount { mounted, node } = mount;
-    mounted.kill()?;
-    let mounted = node.mount(&scenario.address, "mnt", &[])?;
-    Ok(Mount { mounted, node })
-}
-
 /// Runs `call` as `user` on this thread.
 fn as_user<T>(user: User, call: impl FnOnce() -> T) -> Result<T> {
     let _identity = Identity::assume(user)?;
@@ -95,7 +88,7 @@ fn renames_with_every_flag_across_directories() -> Result<()> {
     ensure!(links("a/file")? == 2, "two names of one file stay");
     fs::remove_file(at("a/file"))?;
     let ino = fs::metadata(at("b/link"))?.ino();
-    let mount = killed(&scenario, mount)?;
+    let mount = mount.killed(&scenario)?;
     let link = fs::metadata(mount.mounted.path("b/link"))?;
     ensure!((link.ino(), link.nlink()) == (ino, 1), "the other name after kill -9");
     mount.unmount()
@@ -203,7 +196,7 @@ fn times_to_the_nanosecond_with_omit_and_now_and_who_may_set_them() -> Result<()
     ensure!(as_user(BOB, || set(first, first))? == Err(Errno::PERM), "bob sets a time");
     ensure!(as_user(BOB, || set(now, omit))? == Err(Errno::PERM), "bob sets one to now");
     set(first, second)?;
-    let mount = killed(&scenario, mount)?;
+    let mount = mount.killed(&scenario)?;
     ensure!(times()? == (first, second), "after kill -9: {:?}", times());
     mount.unmount()
 }
@@ -237,7 +230,7 @@ fn names_of_255_bytes_and_paths_of_4095() -> Result<()> {
     };
     ensure!(path(4095).len() == 4095 && fs::metadata(path(4095)).is_ok(), "4095 bytes");
     ensure!(code(fs::metadata(path(4096)).map(drop)) == Some(Errno::NAMETOOLONG), "4096 bytes");
-    let mount = killed(&scenario, mount)?;
+    let mount = mount.killed(&scenario)?;
     ensure!(fs::metadata(path(4095)).is_ok(), "after kill -9");
     ensure!(fs::read_link(root.join("link"))?.as_os_str().len() == 4095, "the long target");
     fs::remove_dir_all(root.join(&longest)).context("removing the deep tree")?;
@@ -296,7 +289,7 @@ fn extended_attributes_by_namespace_and_caller() -> Result<()> {
         lsetxattr(&file, "user.larger", &[large.as_slice(), b"x"].concat(), XattrFlags::empty()).is_err(),
         "64 KiB"
     );
-    let mount = killed(&scenario, mount)?;
+    let mount = mount.killed(&scenario)?;
     ensure!(xattr::get(&file, "user.large")?.as_deref() == Some(&large[..]), "the large one after kill -9");
     ensure!(list(&link)? == ["trusted.link"], "that of the link after kill -9");
     mount.unmount()
@@ -323,7 +316,7 @@ fn many_links_and_many_subdirectories() -> Result<()> {
         links("file"),
         links("dirs")
     );
-    let mount = killed(&scenario, mount)?;
+    let mount = mount.killed(&scenario)?;
     ensure!((links("file")?, links("dirs")?) == (count as u64, count as u64 + 1), "after kill -9");
     ensure!(fs::read_dir(at("dirs"))?.count() == count - 1, "every directory is listed");
     mount.unmount()
@@ -375,7 +368,7 @@ fn a_large_directory_lists_each_lasting_entry_once_while_others_come_and_go() ->
         ensure!(once == all, "{} lasting entries instead of {count}", once.len());
         ensure!(names.iter().collect::<BTreeSet<_>>().len() == names.len(), "a name was listed twice");
     }
-    let mount = killed(&scenario, mount)?;
+    let mount = mount.killed(&scenario)?;
     ensure!(names(&dir)? == all, "after kill -9");
     mount.unmount()
 }
@@ -405,7 +398,7 @@ fn inode_numbers_are_the_same_after_restarts_and_on_other_nodes() -> Result<()> 
     };
     fill(mount.mounted.dir())?;
     let before = numbers(mount.mounted.dir())?;
-    let mount = killed(&scenario, mount)?;
+    let mount = mount.killed(&scenario)?;
     ensure!(numbers(mount.mounted.dir())? == before, "after kill -9");
     // A number is not given again, even when its file is gone.
     fs::remove_file(mount.mounted.path("a/b/0"))?;

@@ -53,12 +53,7 @@ impl Engine {
         while bytes > 2 * self.options.overlay_bytes_max {
             self.check_writable()?;
             self.want_checkpoint();
-            let mut signals = self.worker.signals.lock();
-            if let Some(problem) = &signals.problem {
-                return Err(problem.clone());
-            }
-            self.worker.changed.wait_for(&mut signals, WAIT);
-            drop(signals);
+            self.await_worker()?;
             bytes = self.active()?.bytes();
         }
         Ok(())
@@ -94,16 +89,22 @@ impl Engine {
         self.worker.changed.notify_all();
     }
 
+    /// Waits for a moment of the worker's; its problem is an error.
+    fn await_worker(&self) -> FsResult<()> {
+        let mut signals = self.worker.signals.lock();
+        if let Some(problem) = &signals.problem {
+            return Err(problem.clone());
+        }
+        self.worker.changed.wait_for(&mut signals, WAIT);
+        Ok(())
+    }
+
     /// Waits until there is room to freeze another overlay.
     pub(super) fn await_room(&self) -> FsResult<()> {
         while self.stack.load().frozen.len() >= 2 {
             self.check_writable()?;
             self.want_checkpoint();
-            let mut signals = self.worker.signals.lock();
-            if let Some(problem) = &signals.problem {
-                return Err(problem.clone());
-            }
-            self.worker.changed.wait_for(&mut signals, WAIT);
+            self.await_worker()?;
         }
         Ok(())
     }
