@@ -2,20 +2,25 @@
 
 use crate::bucket::Bucket;
 use crate::paths::cbfs_binary;
-use crate::process::{Outcome, children_of, is_alive, processes_with, run, signal, wait_child, wait_until};
+use crate::process::{
+    Outcome, children_of, is_alive, processes_with, run, signal, sleeping_threads, wait_child, wait_until,
+};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::Signal;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// No command may take longer than this to answer, whatever the bucket does.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// Mounting, unmounting, recovery.
 const MOUNT_LIMIT: Duration = Duration::from_secs(120);
+/// No thread of a daemon sleeps for longer without being woken by what it waits for.
+const LONGEST_NAP: Duration = Duration::from_millis(400);
 /// Snapshots of large trees.
 const LONG_LIMIT: Duration = Duration::from_secs(900);
 
@@ -199,6 +204,21 @@ impl Mounted {
             MOUNT_LIMIT,
             || Ok(!is_alive(pid) && self.pid().is_ok_and(|next| next != pid)),
         )
+    }
+
+    /// Waits until the daemon stands at a failpoint with `sleep`: one of its threads sleeps for longer than any does by
+    /// itself.
+    pub fn stands_at_failpoint(&self) -> Result<()> {
+        let pid = self.pid()?;
+        let mut asleep: BTreeMap<(u32, String), Instant> = BTreeMap::new();
+        wait_until("the daemon stands at the failpoint", MOUNT_LIMIT, || {
+            let now = sleeping_threads(pid)?;
+            asleep.retain(|thread, _| now.contains(thread));
+            for thread in now {
+                asleep.entry(thread).or_insert_with(Instant::now);
+            }
+            Ok(asleep.values().any(|since| since.elapsed() > LONGEST_NAP))
+        })
     }
 
     /// Waits for the holder's end by itself: its exit code.

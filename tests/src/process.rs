@@ -157,14 +157,16 @@ pub fn wait_child(child: &mut Child, limit: Duration) -> Result<Option<std::proc
     }
 }
 
-/// Asks until `done` says yes; an error that names `what` when `limit` is over.
+/// Asks until `done` says yes, at first often and then less; an error that names `what` when `limit` is over.
 pub fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
+    let mut pause = Duration::from_millis(2);
     while !done().with_context(|| format!("while waiting: {what}"))? {
         if start.elapsed() > limit {
             bail!("not so after {limit:?}: {what}");
         }
-        thread::sleep(Duration::from_millis(50));
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
     }
     Ok(())
 }
@@ -216,6 +218,25 @@ pub fn children_of(parent: u32) -> Result<Vec<u32>> {
     Ok(found)
 }
 
+/// Threads of a process that sleep, as against waiting for something: their ids, and which of their sleeps it is.
+pub(crate) fn sleeping_threads(pid: u32) -> Result<Vec<(u32, String)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let entry = entry?;
+        let Some(thread) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // A thread may end meanwhile.
+        let read = |file: &str| fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+        let status = read("status");
+        let sleeps = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches"));
+        if let Some(sleeps) = sleeps
+            && read("wchan").contains("nanosleep")
+        {
+            found.push((thread, sleeps.to_owned()));
+        }
+    }
+    Ok(found)
+}
+
 fn kill_group(child: &Child) {
     if let Some(pid) = Pid::from_raw(child.id() as i32) {
         // Gone already is as good.
@@ -255,6 +276,20 @@ mod tests {
         let error =
             run(Command::new("sh").args(["-c", "sleep 60 & sleep 60"]), Duration::from_millis(100)).unwrap_err();
         assert!(error.to_string().contains("not finished"), "{error}");
+    }
+
+    #[test]
+    fn a_thread_that_sleeps_is_told_from_one_that_waits() {
+        let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
+        let mut waiter = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let found = |pid| sleeping_threads(pid).unwrap();
+        wait_until("it sleeps", Duration::from_secs(10), || Ok(!found(sleeper.id()).is_empty())).unwrap();
+        assert_eq!(found(sleeper.id()), found(sleeper.id()), "the same sleep");
+        assert!(found(waiter.id()).is_empty());
+        for child in [&mut sleeper, &mut waiter] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
 
     #[test]

@@ -11,7 +11,12 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::time::Duration;
 
-on_both_stores!(a_slave_takes_over, a_wrong_epoch_is_refused, of_two_promoters_one_wins);
+on_both_stores!(
+    a_slave_takes_over,
+    a_wrong_epoch_is_refused,
+    killed_between_the_ledger_and_the_reign,
+    of_two_promoters_one_wins,
+);
 
 /// Exit code: deposed, wrong epoch, read-only.
 const NOT_MASTER: i32 = 5;
@@ -86,6 +91,36 @@ fn a_wrong_epoch_is_refused(kind: StoreKind) -> Result<()> {
     write_durable(&mount.path("still"), b"the master")?;
     slave.unmount()?;
     mount.unmount(&master)
+}
+
+/// The ledger has the new master, its own disk knows nothing of it yet: the next mount goes on from there.
+fn killed_between_the_ledger_and_the_reign(kind: StoreKind) -> Result<()> {
+    let scenario = Scenario::new(kind, "between")?;
+    let old = Mount::new(&scenario.bucket, &scenario.address, &[])?;
+    write_durable(&old.mounted.path("file"), b"in the snapshot")?;
+    scenario.snapshot(&old.node, "base")?;
+    let mut node = scenario.node()?;
+    node.set_env("FAILPOINTS", "toa::promote::after_epoch=sleep(600000)");
+    let mount = node.mount(&scenario.at("latest"), "mnt", &[])?;
+    let mut promote = node.spawn(&["promote", &scenario.address, "--epoch", "1"])?;
+    mount.stands_at_failpoint()?;
+    mount.kill()?;
+    promote.kill().ok();
+    promote.wait()?;
+    scenario.wait_status(&old.node, "role", "deposed")?;
+
+    node.remove_env("FAILPOINTS");
+    let mount = node.mount(&scenario.address, "mnt", &[])?;
+    ensure!(fs::read(mount.path("file"))? == b"in the snapshot", "its base is another");
+    write_durable(&mount.path("new reign"), b"written by the new master")?;
+    let status = node.cbfs(&["status", &scenario.address, "--json"])?.success()?;
+    ensure!(status.text("role")? == "master" && status.number("epoch")? == 2, "{status}");
+    scenario.snapshot(&node, "of the new reign")?;
+    let slave = Mount::new(&scenario.bucket, &scenario.at("latest"), &[])?;
+    ensure!(fs::read(slave.mounted.path("new reign"))? == b"written by the new master", "not published");
+    slave.unmount()?;
+    mount.unmount(&node)?;
+    old.unmount()
 }
 
 /// Two mounted slaves promote the same epoch at once, again and again: the loser meets a fresh slave in the next round.

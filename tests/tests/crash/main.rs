@@ -6,21 +6,16 @@ use cbfs_tests::bucket::StoreKind;
 use cbfs_tests::manifest::{Compare, Manifest};
 use cbfs_tests::node::{Mounted, Node};
 use cbfs_tests::on_both_stores;
-use cbfs_tests::paths::count_from_env;
 use cbfs_tests::process::wait_until;
-use cbfs_tests::scenario::{Mount, Scenario, write_durable};
+use cbfs_tests::scenario::{Mount, Scenario, noise, write_durable};
 use cbfs_tests::serial::serial;
-use rand::Rng;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
-on_both_stores!(killed_in_each_snapshot_state, crashed_at_each_point, killed_at_random);
+mod random;
+
+on_both_stores!(killed_in_each_snapshot_state, crashed_at_each_point);
 
 /// Points of the way of a snapshot; each is reached while the snapshot is in one state.
 const SNAPSHOT_POINTS: [&str; 9] = [
@@ -37,7 +32,7 @@ const SNAPSHOT_POINTS: [&str; 9] = [
 
 /// Points between two effects, with how often they are passed before the request at the least (the ledger is written at
 /// every mount too), and whether the snapshot can be complete when the process stands there.
-const CRASH_POINTS: [(&str, u32, Stands); 7] = [
+const CRASH_POINTS: [(&str, u32, Stands); 9] = [
     ("kvfs::checkpoint::before_commit", 0, Stands::BeforeComplete),
     // From the commit on the layer is sealed: it may be shipped before the next one is made.
     ("kvfs::checkpoint::after_commit", 0, Stands::Anywhere),
@@ -46,6 +41,8 @@ const CRASH_POINTS: [(&str, u32, Stands); 7] = [
     ("ledger::before_put", 1, Stands::BeforeComplete),
     ("ledger::after_put", 1, Stands::BeforeComplete),
     ("collect::pack_staged", 0, Stands::BeforeComplete),
+    ("run::before_sync", 0, Stands::BeforeComplete),
+    ("proxy::before_adopt", 0, Stands::BeforeComplete),
 ];
 
 /// Where a point lies on the way of a snapshot.
@@ -108,8 +105,9 @@ fn killed_at(scenario: &Scenario, node: &mut Node, point: &str, name: &str, dura
     scenario.request_snapshot(node, name)?;
     // What comes after the request is not in the snapshot, and must be there after the crash too.
     durable.extend(write_some(&mount, &format!("{name} after"))?);
-    let state = state_where_it_stops(scenario, node, name)?;
-    ensure!(state != "complete", "the point was never reached: the snapshot is complete");
+    mount.stands_at_failpoint()?;
+    let state = scenario.snapshot_status(node, name)?.state;
+    ensure!(state != "complete", "the snapshot is complete before the point");
     mount.kill()?;
     scenario.bucket.check_references().context("right after the kill")?;
 
@@ -133,19 +131,6 @@ fn own((path, content): (&String, &Vec<u8>)) -> (String, Vec<u8>) {
     (path.clone(), content.clone())
 }
 
-/// The state that a snapshot stays in for a while.
-fn state_where_it_stops(scenario: &Scenario, node: &Node, name: &str) -> Result<String> {
-    let mut last = String::new();
-    let mut same = 0;
-    wait_until("the snapshot stops at the point", Duration::from_secs(60), || {
-        let now = scenario.snapshot_status(node, name)?.state;
-        same = if now == last { same + 1 } else { 0 };
-        last = now;
-        Ok(same >= 20)
-    })?;
-    Ok(last)
-}
-
 /// Parts that were sent before a kill cost money and no listing shows them: the next start gives them up.
 #[test]
 fn killed_between_two_parts_of_an_upload() -> Result<()> {
@@ -155,13 +140,7 @@ fn killed_between_two_parts_of_an_upload() -> Result<()> {
     node.set_env("FAILPOINTS", "s3::part_sent=sleep(600000)");
     let mount = node.mount(&scenario.address, "mnt", &[])?;
     // Bytes that do not shrink: a pack that is sent in parts.
-    let mut state = 1_u64;
-    let content: Vec<u8> = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    })
-    .take(24 << 20)
-    .collect();
+    let content = noise(1, 24 << 20);
     write_durable(&mount.path("large"), &content)?;
     scenario.request_snapshot(&node, "large")?;
     wait_until("parts are sent", Duration::from_secs(60), || Ok(!scenario.bucket.unfinished()?.is_empty()))?;
@@ -203,9 +182,9 @@ fn crashed_at(scenario: &Scenario, node: &mut Node, stands: Stands, name: &str, 
     durable.extend(write_some(&mount, name)?);
     // The request itself may be what stops at the point: then it is unknown, and asked again later.
     let mut request = node.spawn(&["snapshot", "create", &scenario.address, "--name", name, "--json"])?;
-    thread::sleep(Duration::from_secs(3));
+    mount.stands_at_failpoint()?;
     let complete = scenario.snapshot_status(node, name).is_ok_and(|snapshot| snapshot.state == "complete");
-    ensure!(!complete || stands == Stands::Anywhere, "the point was never reached: the snapshot is complete");
+    ensure!(!complete || stands == Stands::Anywhere, "the snapshot is complete before the point");
     mount.kill()?;
     request.kill().ok();
     request.wait()?;
@@ -224,153 +203,4 @@ fn crashed_at(scenario: &Scenario, node: &mut Node, stands: Stands, name: &str, 
     expected.must_equal(&Manifest::scan(slave.mounted.dir())?, Compare::Exact)?;
     slave.unmount()?;
     mount.unmount(node)
-}
-
-/// Writers of new files, one that appends to a log and one that replaces a file, and a snapshot at work; `kill -9` at a random
-/// moment; `CBFS_CRASH_ROUNDS` says how often.
-fn killed_at_random(kind: StoreKind) -> Result<()> {
-    let _turn = serial()?;
-    let rounds = count_from_env("CBFS_CRASH_ROUNDS", 5)?;
-    let scenario = Scenario::new(kind, "random")?;
-    let node = scenario.node()?;
-    let durable: Arc<Mutex<Durable>> = Arc::default();
-    let growing: Arc<Mutex<Growing>> = Arc::default();
-    for round in 0..rounds {
-        let mount = node.mount(&scenario.address, "mnt", &[])?;
-        if round > 0 {
-            let known = lock(&durable)?;
-            check_durable(&mount, &known).with_context(|| format!("round {round}"))?;
-            lock(&growing)?.check(&mount).with_context(|| format!("round {round}"))?;
-        }
-        write_until_killed(&scenario, &node, mount, round, (&durable, &growing))?;
-    }
-    let mount = node.mount(&scenario.address, "mnt", &[])?;
-    let known = lock(&durable)?;
-    ensure!(known.len() > rounds, "vacuous: only {} files were fsynced in {rounds} rounds", known.len());
-    check_durable(&mount, &known)?;
-    let grown = lock(&growing)?;
-    ensure!(
-        grown.lines > rounds && grown.version > rounds,
-        "vacuous: {} lines, {} versions",
-        grown.lines,
-        grown.version
-    );
-    grown.check(&mount)?;
-    for round in 0..rounds {
-        scenario.wait_complete(&node, &format!("round-{round}"))?;
-    }
-    scenario.bucket.check_references()?;
-    mount.unmount(&node)
-}
-
-fn write_until_killed(
-    scenario: &Scenario,
-    node: &Node,
-    mount: Mounted,
-    round: usize,
-    (durable, growing): (&Arc<Mutex<Durable>>, &Arc<Mutex<Growing>>),
-) -> Result<()> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let appender = {
-        let (stop, growing, top) = (stop.clone(), growing.clone(), mount.dir().to_owned());
-        thread::spawn(move || grow_until(&stop, &growing, &top))
-    };
-    let writers: Vec<thread::JoinHandle<Result<()>>> = (0..2)
-        .map(|writer| {
-            let (stop, durable, top) = (stop.clone(), durable.clone(), mount.dir().to_owned());
-            thread::spawn(move || -> Result<()> {
-                for index in 0.. {
-                    let name = format!("r{round} w{writer} f{index}");
-                    let content = name.repeat(1 + index * 37 % 3000).into_bytes();
-                    let written = write_durable(&top.join(&name), &content);
-                    // From here on a success may be one of the bare directory under the mount that was killed.
-                    if stop.load(Ordering::Acquire) {
-                        return Ok(());
-                    }
-                    // An error is the kill; before it, nothing may fail.
-                    written?;
-                    lock(&durable)?.insert(name, content);
-                }
-                Ok(())
-            })
-        })
-        .collect();
-    scenario.request_snapshot(node, &format!("round-{round}"))?;
-    thread::sleep(Duration::from_millis(rand::rng().random_range(100..1500)));
-    stop.store(true, Ordering::Release);
-    mount.kill()?;
-    for writer in writers.into_iter().chain([appender]) {
-        writer.join().map_err(|_| anyhow::anyhow!("a writer panicked"))??;
-    }
-    scenario.bucket.check_references()?;
-    Ok(())
-}
-
-/// A log that grows by fsynced lines, and a file that is replaced by fsynced renames: how far each has come.
-#[derive(Default)]
-struct Growing {
-    lines: usize,
-    version: usize,
-}
-
-impl Growing {
-    fn line(index: usize) -> String {
-        format!("line {index} {}\n", "x".repeat(index * 31 % 700))
-    }
-
-    fn version(number: usize) -> String {
-        format!("version {number} ").repeat(1 + number * 53 % 2000)
-    }
-
-    /// At least the fsynced lines, and nothing else behind them but later ones; the last version or the next.
-    fn check(&self, mount: &Mounted) -> Result<()> {
-        if self.lines == 0 || self.version == 0 {
-            return Ok(());
-        }
-        let log = fs::read_to_string(mount.path("log"))?;
-        let count = log.lines().count();
-        ensure!(count >= self.lines, "{} lines were fsynced, there are {count}", self.lines);
-        let expected: String = (0..=count).map(Self::line).collect();
-        ensure!(expected.starts_with(&log), "the log has other lines than were written");
-        let found = fs::read_to_string(mount.path("replaced"))?;
-        let fits = [self.version, self.version + 1].iter().any(|number| found == Self::version(*number));
-        ensure!(fits, "version {} was fsynced, there is {:.20}", self.version, found);
-        Ok(())
-    }
-}
-
-/// Appends and replaces until the kill; goes on where an earlier round may have got to.
-fn grow_until(stop: &AtomicBool, growing: &Mutex<Growing>, top: &Path) -> Result<()> {
-    let step = || -> Result<()> {
-        let mut log = File::options().create(true).append(true).open(top.join("log"))?;
-        let count = fs::read_to_string(top.join("log"))?.lines().count();
-        log.write_all(Growing::line(count).as_bytes())?;
-        log.sync_all()?;
-        if stop.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let version = {
-            let mut growing = lock(growing)?;
-            growing.lines = count + 1;
-            growing.version + 1
-        };
-        write_durable(&top.join("replaced.new"), Growing::version(version).as_bytes())?;
-        fs::rename(top.join("replaced.new"), top.join("replaced"))?;
-        File::open(top)?.sync_all()?;
-        if !stop.load(Ordering::Acquire) {
-            lock(growing)?.version = version;
-        }
-        Ok(())
-    };
-    while !stop.load(Ordering::Acquire) {
-        if let Err(error) = step() {
-            // An error is the kill; before it, nothing may fail.
-            return if stop.load(Ordering::Acquire) { Ok(()) } else { Err(error) };
-        }
-    }
-    Ok(())
-}
-
-fn lock<T>(durable: &Mutex<T>) -> Result<std::sync::MutexGuard<'_, T>> {
-    durable.lock().map_err(|_| anyhow::anyhow!("a writer panicked"))
 }
