@@ -168,7 +168,7 @@ fn shown(bytes: u64) -> String {
 #[test]
 fn the_pages_quote_the_limits_of_the_code() -> Result<()> {
     // The page, how a line of it begins or what stands before the number, the number.
-    let quoted: [(&str, &str, String); 21] = [
+    let quoted: [(&str, &str, String); 22] = [
         ("index-run.md", "# Index run, format ", footer::RUN_FORMAT.to_string()),
         ("index-run.md", "| 8 | 2 | format of the writer: ", footer::RUN_FORMAT.to_string()),
         ("index-run.md", "footer   = ", footer::FOOTER_BYTES.to_string()),
@@ -177,7 +177,8 @@ fn the_pages_quote_the_limits_of_the_code() -> Result<()> {
         ("index-run.md", "| value | ", shown(node::VALUE_BYTES_MAX as u64)),
         ("index-run.md", "| depth | ", footer::DEPTH_MAX.to_string()),
         ("index-run.md", "make it larger than ", shown(node::NODE_BYTES as u64)),
-        ("pack.md", "2. A frame holds ", shown(pack::FRAME_RAW_BYTES as u64)),
+        ("pack.md", "2. A data frame holds ", shown(pack::FRAME_RAW_BYTES as u64)),
+        ("pack.md", "raw at most, a mixed frame ", shown(pack::MIXED_FRAME_RAW_BYTES as u64)),
         ("pack.md", "A reader accepts up to ", shown(u64::from(pack::FRAME_RAW_BYTES_MAX))),
         ("pack.md", "10. A pack is closed at about ", shown(pack::PACK_BYTES_TARGET)),
         ("journal.md", "another version is refused; version ", header::VERSION.to_string()),

@@ -1,6 +1,7 @@
 //! Checked bytes of bucket objects, wherever they are.
 
 use super::fetch::{Ahead, PieceFetch};
+use crate::pack::FRAME_RAW_BYTES_MAX;
 use crate::proxy::{ByteLru, Proxy};
 use crate::run::{Hash128, Node, hash128};
 use bytes::Bytes;
@@ -14,8 +15,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use tokio::runtime::Handle;
 
-/// Raw size of a frame at most, bytes; checked before anything is allocated.
-const FRAME_RAW_BYTES_MAX: u32 = 16 << 20;
 /// Objects whose last fetch is remembered, to see sequential reading.
 const STREAMS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 

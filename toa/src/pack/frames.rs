@@ -1,7 +1,7 @@
 //! A stream of raw bytes, cut into independent zstd frames in a file. Compressing, hashing and writing is done by a thread
 //! of its own, so that whoever fills the stream can read on meanwhile.
 
-use super::FRAME_RAW_BYTES;
+use super::MIXED_FRAME_RAW_BYTES;
 use super::error::PackError;
 use kvfs::ids::PackNo;
 use kvfs::schema::FrameRef;
@@ -84,7 +84,7 @@ impl FrameStream {
             table: SeekTable::new(),
             frames: Vec::new(),
             in_flight: VecDeque::new(),
-            open: Vec::with_capacity(FRAME_RAW_BYTES),
+            open: Vec::with_capacity(MIXED_FRAME_RAW_BYTES),
             spare: Vec::new(),
             size: 0,
             raw: 0,
@@ -109,22 +109,22 @@ impl FrameStream {
     /// Appends bytes that nobody refers to; they may lie across frames.
     pub fn put(&mut self, mut bytes: &[u8]) -> Result<(), PackError> {
         while !bytes.is_empty() {
-            if self.open.len() >= FRAME_RAW_BYTES {
+            if self.open.len() >= MIXED_FRAME_RAW_BYTES {
                 self.close()?;
             }
-            let (now, later) = bytes.split_at(bytes.len().min(FRAME_RAW_BYTES - self.open.len()));
+            let (now, later) = bytes.split_at(bytes.len().min(MIXED_FRAME_RAW_BYTES - self.open.len()));
             self.open.extend_from_slice(now);
             bytes = later;
         }
         Ok(())
     }
 
-    /// Appends at most [`FRAME_RAW_BYTES`] so that they lie in one frame.
-    pub fn place(&mut self, bytes: &[u8]) -> Result<PendingRef, PackError> {
-        if bytes.len() > FRAME_RAW_BYTES {
+    /// Appends bytes so that they lie in one frame of at most `frame_bytes_max`.
+    pub fn place(&mut self, bytes: &[u8], frame_bytes_max: usize) -> Result<PendingRef, PackError> {
+        if bytes.len() > frame_bytes_max {
             return Err(PackError::Member("more data at once than a frame holds"));
         }
-        if self.open.len() + bytes.len() > FRAME_RAW_BYTES {
+        if self.open.len() + bytes.len() > frame_bytes_max {
             self.close()?;
         }
         let at = PendingRef { frame: self.frames.len() + self.in_flight.len(), within: self.open.len() as u32 };
@@ -140,7 +140,7 @@ impl FrameStream {
         while self.in_flight.len() >= IN_FLIGHT_MAX {
             self.await_frame()?;
         }
-        let empty = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(FRAME_RAW_BYTES));
+        let empty = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(MIXED_FRAME_RAW_BYTES));
         let raw = std::mem::replace(&mut self.open, empty);
         self.in_flight.push_back(raw.len());
         // A thread that has ended says why in its last answer.

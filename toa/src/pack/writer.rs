@@ -1,8 +1,8 @@
 //! Writing a pack, member by member.
 
-use super::FRAME_RAW_BYTES;
 use super::error::PackError;
 use super::frames::{FrameStream, PackSummary, PendingRef};
+use super::{FRAME_RAW_BYTES, MIXED_FRAME_RAW_BYTES};
 use crate::tar::{self, Member};
 use kvfs::ids::{Epoch, PackNo};
 use kvfs::schema::FrameRef;
@@ -66,7 +66,7 @@ impl PackWriter {
         let padding = tar::padding(left);
         let whole = head.len() as u64 + left + padding as u64;
         let shares_frames = if whole <= FRAME_RAW_BYTES as u64 { Shares::Yes } else { Shares::No };
-        if shares_frames == Shares::Yes && self.stream.open_bytes() as u64 + whole > FRAME_RAW_BYTES as u64 {
+        if shares_frames == Shares::Yes && self.stream.open_bytes() as u64 + whole > MIXED_FRAME_RAW_BYTES as u64 {
             self.stream.close()?;
         }
         self.stream.put(&head)?;
@@ -82,7 +82,11 @@ impl PackWriter {
         let open = self.member.as_mut().ok_or(PackError::Member("data without a member"))?;
         open.left =
             open.left.checked_sub(bytes.len() as u64).ok_or(PackError::Member("more data than the header says"))?;
-        self.stream.place(bytes)
+        let frame_bytes_max = match open.shares_frames {
+            Shares::Yes => MIXED_FRAME_RAW_BYTES,
+            Shares::No => FRAME_RAW_BYTES,
+        };
+        self.stream.place(bytes, frame_bytes_max)
     }
 
     /// Ends the open member.
