@@ -153,6 +153,7 @@ fn operations() -> Vec<Op> {
         Op::Snapshot(request),
         Op::Epoch { epoch: Epoch(2) },
         Op::CopyRange { range, privileges },
+        Op::PurgeAll { inos: vec![Ino((1 << 40) + 2), Ino((1 << 40) + 3)] },
     ]
 }
 

@@ -271,7 +271,7 @@ pub enum Op {
         /// The whole name.
         name: Bytes,
     },
-    /// An unlinked inode that nobody holds any more.
+    /// An unlinked inode that nobody holds any more, as earlier versions wrote it: [`Op::PurgeAll`] of one.
     Purge {
         /// Which.
         ino: Ino,
@@ -289,5 +289,10 @@ pub enum Op {
         range: CopyRange,
         /// What becomes of the target's suid and sgid.
         privileges: Privileges,
+    },
+    /// Unlinked inodes that nobody holds any more.
+    PurgeAll {
+        /// Which, each once.
+        inos: Vec<Ino>,
     },
 }

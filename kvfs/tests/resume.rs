@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use kvfs::base::EmptyBase;
+use kvfs::data::DataOptions;
 use kvfs::engine::{Engine, EngineIdentity, EngineOptions, EngineSetup, InstanceDirs, Opening, create_instance};
 use kvfs::fs::{Caller, FileSystem, Fs, NewNode, SystemClock};
 use kvfs::node::NodeStore;
@@ -31,10 +32,14 @@ fn instance() -> TempDir {
 }
 
 fn open(dir: &Path, opening: Opening) -> Fs {
+    let checkpoint_interval = Duration::from_secs(3600);
+    open_with(dir, opening, EngineOptions { checkpoint_interval, ..EngineOptions::default() })
+}
+
+fn open_with(dir: &Path, opening: Opening, options: EngineOptions) -> Fs {
     let dirs = InstanceDirs::new(dir);
     let node = Arc::new(NodeStore::open(&dirs.node()).unwrap());
     let stack = Arc::new(Stack::read_only(Arc::new(EmptyBase)));
-    let options = EngineOptions { checkpoint_interval: Duration::from_secs(3600), ..EngineOptions::default() };
     let setup = EngineSetup { dirs, node, stack, owner: (0, 0), now: Time::default(), options, opening };
     Fs::new(Engine::open(setup).unwrap(), Arc::new(SystemClock))
 }
@@ -174,6 +179,7 @@ fn files_without_names_stay_for_the_mount_that_goes_on_and_go_with_a_new_one() {
     }
     let fs = open(dir.path(), SAME);
     fs.forgotten(ino);
+    checkpoint(&fs);
     assert!(fs.orphans().is_empty());
     fs.attributes(ino).unwrap_err();
     let other = make(&fs, "other");
@@ -182,4 +188,77 @@ fn files_without_names_stay_for_the_mount_that_goes_on_and_go_with_a_new_one() {
     let fs = open(dir.path(), Opening::Fresh);
     assert!(fs.orphans().is_empty());
     fs.attributes(other).unwrap_err();
+}
+
+/// Makes files, removes their names and lets go of them.
+fn come_and_go(fs: &Fs, files: usize) -> Vec<Ino> {
+    let names: Vec<_> = (0..files).map(|n| format!("f{n}")).collect();
+    let inos: Vec<_> = names.iter().map(|name| make(fs, name)).collect();
+    for (name, ino) in names.iter().zip(&inos) {
+        fs.unlink(Ino::ROOT, name.as_bytes()).unwrap();
+        fs.forgotten(*ino);
+    }
+    inos
+}
+
+#[test]
+fn files_that_nobody_holds_are_purged_many_in_one_record() {
+    let dir = instance();
+    let fs = open(dir.path(), Opening::Fresh);
+    let before = fs.engine().unwrap().last_xid().0;
+    let inos = come_and_go(&fs, 1000);
+    checkpoint(&fs);
+    let records = fs.engine().unwrap().last_xid().0 - before;
+    // 1000 for making, 1000 for names, 16 for the groups; a moment of rest purges a smaller one.
+    assert!((2016..2500).contains(&records), "{records}");
+    assert!(fs.orphans().is_empty());
+    assert!(inos.iter().all(|ino| fs.attributes(*ino).is_err()));
+    assert_eq!(fs.stats().unwrap().inodes, 1);
+}
+
+#[test]
+fn files_that_wait_to_be_purged_when_the_process_is_killed_are_purged_by_the_next() {
+    let dir = instance();
+    let fs = open(dir.path(), Opening::Fresh);
+    let inos = come_and_go(&fs, 100);
+    kill(fs);
+    // The first group was purged, in a record that is applied again; of the others, some perhaps.
+    let fs = open(dir.path(), SAME);
+    assert!(fs.orphans().iter().all(|ino| inos[64..].contains(ino)), "{:?}", fs.orphans());
+    assert!(inos[..64].iter().all(|ino| fs.attributes(*ino).is_err()));
+    kill(fs);
+    let fs = open(dir.path(), Opening::Fresh);
+    assert!(fs.orphans().is_empty());
+    assert!(inos.iter().all(|ino| fs.attributes(*ino).is_err()));
+}
+
+#[test]
+fn a_moment_of_rest_is_enough_to_purge() {
+    let dir = instance();
+    let fs = open(dir.path(), Opening::Fresh);
+    come_and_go(&fs, 1);
+    while !fs.orphans().is_empty() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn room_of_files_that_wait_to_be_purged_is_room() {
+    let dir = instance();
+    let max = 1 << 20;
+    let data = DataOptions { segment_bytes: 128 << 10, spares: 0, max_bytes: Some(max) };
+    let checkpoint_interval = Duration::from_secs(3600);
+    let fs =
+        open_with(dir.path(), Opening::Fresh, EngineOptions { checkpoint_interval, data, ..EngineOptions::default() });
+    let chunk = vec![7; 64 << 10];
+    for round in 0..2 {
+        let name = format!("file {round}");
+        let ino = make(&fs, &name);
+        // All but one segment: the one that is being written stays.
+        for n in 0..(max - (256 << 10)) / chunk.len() as u64 {
+            fs.write(ino, n * chunk.len() as u64, &chunk, Privileges::Keep).unwrap();
+        }
+        fs.unlink(Ino::ROOT, name.as_bytes()).unwrap();
+        fs.forgotten(ino);
+    }
 }

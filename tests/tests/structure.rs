@@ -44,6 +44,19 @@ enum Depth {
     All,
 }
 
+/// LMDB is built so that it keeps few pages in memory; a dependency that asks for more would silently win.
+#[test]
+fn lmdb_keeps_few_pages() -> Result<()> {
+    let metadata = metadata()?;
+    let package = metadata.packages.iter().find(|p| p.name == "lmdb-master-sys").context("no LMDB")?;
+    let graph = metadata.resolve.as_ref().context("no dependency graph")?;
+    let node = graph.nodes.iter().find(|node| node.id == package.id).context("no node")?;
+    let sizes: Vec<&str> =
+        node.features.iter().map(AsRef::as_ref).filter(|f: &&str| f.starts_with("mdb_idl_")).collect();
+    ensure!(sizes == ["mdb_idl_logn_11"], "{sizes:?}");
+    Ok(())
+}
+
 #[test]
 fn crates_depend_in_one_direction() -> Result<()> {
     let metadata = metadata()?;

@@ -39,6 +39,7 @@ pub fn apply(record: &Record, draft: &mut Draft<'_>) -> FsResult<()> {
         Op::RemoveXattr { ino, name } => attributes::remove_xattr(draft, *ino, name, time),
         Op::CopyRange { range, privileges } => copy::copy(draft, range, *privileges, time),
         Op::Purge { ino } => names::purge(draft, *ino),
+        Op::PurgeAll { inos } => inos.iter().try_for_each(|ino| names::purge(draft, *ino)),
         Op::Snapshot(_) | Op::Epoch { .. } => Ok(()),
     }
 }

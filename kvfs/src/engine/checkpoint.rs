@@ -19,6 +19,8 @@ const WINDOW_INLINE_BYTES_MAX: usize = 1024;
 impl Engine {
     /// Freezes what there is and checkpoints it.
     pub(super) fn checkpoint_now(&self) -> FsResult<()> {
+        // What came and went since the last one need not be written at all.
+        self.purge_waiting();
         if self.stack.load().frozen.len() >= 2 {
             self.checkpoint_all()?;
         }

@@ -77,7 +77,7 @@ impl Engine {
         self.run_record(&Record { time, op, payload: bytes.payload, requested: request::current() }, &[])
     }
 
-    fn run_record(&self, record: &Record, names: &[KnownName]) -> FsResult<Xid> {
+    pub(super) fn run_record(&self, record: &Record, names: &[KnownName]) -> FsResult<Xid> {
         self.check_writable()?;
         let body = encode(record)?;
         loop {
@@ -107,6 +107,7 @@ impl Engine {
         }
         let xid = self.journal.append(body).map_err(|error| self.note_failure(error.into()))?;
         active.apply(changes, xid);
+        self.purges.note(changes);
         state.totals.inodes = state.totals.inodes.saturating_add_signed(changes.inodes);
         state.totals.bytes = state.totals.bytes.saturating_add_signed(changes.bytes);
         if let Some(done) = record.done_request() {

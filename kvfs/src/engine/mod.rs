@@ -13,6 +13,7 @@ mod commit;
 mod consumers;
 mod create;
 mod publish;
+mod purge;
 mod reclaim;
 mod recovery;
 mod snapshot;
@@ -155,8 +156,7 @@ pub struct Engine {
     writeback: writeback::Writeback,
     retired: Mutex<reclaim::Retired>,
     listener: ArcSwapOption<Listener>,
-    /// Unlinked inodes whose removal failed.
-    unpurged: Mutex<Vec<Ino>>,
+    purges: purge::Purges,
     /// When room was last made in a full store.
     room_made: Mutex<Option<Instant>>,
 }

@@ -19,6 +19,7 @@ impl Engine {
     /// Makes `base` what the local tiers stand on; `rows` become durable first, and together. Layers that the base
     /// contains stay as a cache for a while and then go.
     pub fn publish(&self, base: Arc<dyn Base>, rows: &NodeChanges) -> FsResult<()> {
+        self.purge_waiting();
         if self.pin_orphans()? > 0 {
             // Before the layers that they come from go: a replay may meet later writes to them.
             self.checkpoint_now()?;

@@ -77,6 +77,7 @@ impl Engine {
     }
 
     fn drop_cached_layers(&self) -> FsResult<()> {
+        self.purge_waiting();
         self.pin_orphans()?;
         self.checkpoint_now()?;
         let _turn = self.checkpointing.lock();

@@ -15,8 +15,7 @@ use crate::layer::{self, CheckpointMark, Layer, Seal};
 use crate::node::NodeStore;
 use crate::op::{NewInode, Op, Payload, Record};
 use crate::request::{DoneRequest, DoneRequests};
-use crate::schema::key::Parts;
-use crate::schema::{BlobRef, FileKind, Key, Space, Time};
+use crate::schema::{BlobRef, FileKind, Time};
 use crate::segment::FailureKind;
 use crate::stack::{Overlay, Stack, Tiers};
 use arc_swap::ArcSwapOption;
@@ -108,12 +107,13 @@ impl Engine {
             writeback: super::writeback::Writeback::default(),
             retired: Mutex::default(),
             listener: ArcSwapOption::empty(),
-            unpurged: Mutex::default(),
+            purges: super::purge::Purges::default(),
             room_made: Mutex::default(),
         });
         engine.begin(last == base.xid(), owner, now)?;
-        if opening == Opening::Fresh {
-            engine.purge_orphans(now)?;
+        match opening {
+            Opening::Fresh => engine.purge_orphans()?,
+            Opening::Resumed { .. } => engine.keep_orphans()?,
         }
         engine.flush()?;
         Engine::start_worker(&engine)?;
@@ -134,19 +134,6 @@ impl Engine {
             self.run(now, Op::Root(root))?;
         }
         Ok(())
-    }
-
-    /// The end of what nobody holds.
-    fn purge_orphans(&self, now: Time) -> FsResult<()> {
-        self.orphans()?.into_iter().try_for_each(|ino| self.run(now, Op::Purge { ino }).map(drop))
-    }
-
-    /// Inodes without names that are kept because somebody may hold them.
-    pub fn orphans(&self) -> FsResult<Vec<Ino>> {
-        let tiers = self.stack.load();
-        let marks = Key::first_of(Ino(0), Space::Orphan);
-        let rows = tiers.view().scan(Ino(0), Space::Orphan, &marks, usize::MAX)?;
-        Ok(rows.iter().filter_map(|(mark, _)| Parts::parse(mark.as_bytes())).map(|parts| parts.subject()).collect())
     }
 }
 

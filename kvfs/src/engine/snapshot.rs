@@ -44,6 +44,7 @@ impl Engine {
             return Err(SnapshotRefusal::QueueFull(waiting));
         }
         self.check_writable()?;
+        self.purge_waiting();
         self.await_room()?;
         let seal = Seal { request: request.clone(), epoch: self.identity.epoch };
         let time = request.requested;

@@ -2,9 +2,6 @@
 
 use super::Engine;
 use crate::error::{FsError, FsResult};
-use crate::ids::Ino;
-use crate::op::Op;
-use crate::schema::Time;
 use parking_lot::{Condvar, Mutex};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
@@ -59,21 +56,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes an unlinked inode when there is room again; after a restart its mark does.
-    pub fn purge_later(&self, ino: Ino) {
-        self.unpurged.lock().push(ino);
-    }
-
-    fn purge_again(&self) {
-        let inos = std::mem::take(&mut *self.unpurged.lock());
-        for ino in inos {
-            let _locked = self.stack.locks().lock(&[ino]);
-            if self.run(Time::default(), Op::Purge { ino }).is_err() {
-                self.purge_later(ino);
-            }
-        }
-    }
-
     /// Why checkpoints fail, if they do.
     pub fn problem(&self) -> Option<FsError> {
         self.worker.signals.lock().problem.clone()
@@ -111,6 +93,7 @@ impl Engine {
 
     /// Brings everything into LMDB, flushes and stops the thread. The engine answers reads afterwards, no writes.
     pub fn close(&self) -> FsResult<()> {
+        self.purge_waiting();
         self.read_only.store(Some(Arc::new("closed".to_owned())));
         self.stop_worker();
         self.flush()?;
@@ -190,11 +173,13 @@ fn checkpoint_loop(engine: &Weak<Engine>) {
         let Some(engine) = engine.upgrade() else { return };
         match engine.await_work(since) {
             Step::Stop => return,
-            Step::Wait if engine.has_retired() => {
-                let _turn = engine.checkpointing.lock();
-                engine.reclaim();
+            Step::Wait => {
+                engine.purge_waiting();
+                if engine.has_retired() {
+                    let _turn = engine.checkpointing.lock();
+                    engine.reclaim();
+                }
             }
-            Step::Wait => {}
             Step::Checkpoint => {
                 let checkpoint = || engine.checkpoint_now();
                 // A panic in here must not leave writers waiting for a thread that is gone.

@@ -98,7 +98,7 @@ pub enum Access {
 pub trait FileSystem: Send + Sync {
     fn access(&self) -> Access;
     fn lookup(&self, parent: Ino, name: &[u8]) -> FsResult<Attributes>;
-    /// The kernel has forgotten the inode; the front end counts look-ups and calls at zero. An unlinked inode goes now.
+    /// The kernel has forgotten the inode; the front end counts look-ups and calls at zero. An unlinked inode goes soon.
     fn forgotten(&self, ino: Ino);
     fn attributes(&self, ino: Ino) -> FsResult<Attributes>;
     fn set_attributes(&self, ino: Ino, change: &AttributeChange, privileges: Privileges) -> FsResult<Attributes>;
@@ -127,6 +127,10 @@ pub trait FileSystem: Send + Sync {
     fn set_xattr(&self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> FsResult<()>;
     fn remove_xattr(&self, ino: Ino, name: &[u8]) -> FsResult<()>;
     fn stats(&self) -> FsResult<FsStats>;
+    /// Whether an inode has lost its last name. Asked of whatever the kernel drops references of.
+    fn is_nameless(&self, ino: Ino) -> bool {
+        self.attributes(ino).is_ok_and(|attributes| attributes.nlink == 0)
+    }
     /// Inodes without names that are kept because somebody may hold them.
     fn orphans(&self) -> Vec<Ino> {
         Vec::new()

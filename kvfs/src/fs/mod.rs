@@ -221,6 +221,10 @@ impl FileSystem for Fs {
         self.change(&[ino], Op::RemoveXattr { ino, name: Bytes::copy_from_slice(name) })
     }
 
+    fn is_nameless(&self, ino: Ino) -> bool {
+        self.engine.load_full().is_some_and(|engine| engine.is_nameless(ino))
+    }
+
     fn orphans(&self) -> Vec<Ino> {
         let orphans = self.engine.load_full().map(|engine| engine.orphans());
         orphans.and_then(Result::ok).unwrap_or_default()

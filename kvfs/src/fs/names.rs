@@ -139,13 +139,7 @@ pub fn rename(fs: &Fs, from: (Ino, &[u8]), to: (Ino, &[u8]), mode: RenameMode) -
 /// Nobody holds the inode any more: if it has no name either, it goes.
 pub fn forgotten(fs: &Fs, ino: Ino) {
     let Some(engine) = fs.engine.load_full() else { return };
-    let unlinked = || matches!(fs.stack.load().view().inode(ino), Ok(Some(inode)) if inode.nlink == 0);
-    if !unlinked() || engine.check_writable().is_err() {
-        return;
-    }
-    let _locked = fs.stack.locks().lock(&[ino]);
-    if let Err(error) = engine.run(fs.clock.now(), Op::Purge { ino }) {
-        tracing::warn!(%ino, %error, "an unlinked file cannot be removed yet");
-        engine.purge_later(ino);
+    if engine.check_writable().is_ok() {
+        engine.purge_soon(ino);
     }
 }

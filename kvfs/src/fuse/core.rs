@@ -263,7 +263,7 @@ impl Core {
             return self.lookups.forget(ino, count, |ino| self.fs.forgotten(ino));
         };
         self.lookups.forget_some(ino, count);
-        if self.fs.attributes(ino).is_ok_and(|attributes| attributes.nlink == 0) {
+        if self.fs.is_nameless(ino) {
             orphans.suspect(ino);
         }
     }

@@ -8,6 +8,8 @@
 //! The top layer is written by checkpoints alone; a sealed layer is never written again.
 
 mod build;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use build::{create, list, remove, sync_dir};
