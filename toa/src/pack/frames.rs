@@ -305,7 +305,7 @@ mod tests {
         let mut stream = FrameStream::create(path, PackNo(3)).unwrap();
         let mut said = Vec::new();
         for number in 0..24 {
-            let at = stream.place(&piece(number)).unwrap();
+            let at = stream.place(&piece(number), MIXED_FRAME_RAW_BYTES).unwrap();
             assert!(at.frame <= stream.frames().len() + IN_FLIGHT_MAX, "memory is bounded");
             if number == 11 {
                 stream.close().unwrap();
@@ -338,7 +338,7 @@ mod tests {
     fn what_goes_wrong_on_the_other_thread_is_heard() {
         let full = |pieces: u32| {
             let mut stream = FrameStream::create(Path::new("/dev/full"), PackNo(3))?;
-            (0..pieces).try_for_each(|number| stream.place(&piece(number)).map(drop))?;
+            (0..pieces).try_for_each(|number| stream.place(&piece(number), MIXED_FRAME_RAW_BYTES).map(drop))?;
             stream.finish().map(drop)
         };
         for pieces in [1, 30] {
@@ -352,7 +352,7 @@ mod tests {
         let path = dir.path().join("pack");
         let mut stream = FrameStream::create(&path, PackNo(3)).unwrap();
         for number in 0..6 {
-            stream.place(&piece(number)).unwrap();
+            stream.place(&piece(number), MIXED_FRAME_RAW_BYTES).unwrap();
         }
         drop(stream);
         let size = std::fs::metadata(&path).unwrap().len();
