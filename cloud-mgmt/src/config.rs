@@ -54,8 +54,10 @@ pub enum AccessMode {
     ReadWrite,
 }
 
+/// A snapshot with index runs that are split by key.
+pub const SPLIT_RUNS: &str = "split-runs";
 /// Features that this version knows.
-const FEATURES_KNOWN: &[&str] = &[];
+const FEATURES_KNOWN: &[&str] = &[SPLIT_RUNS];
 /// An unknown feature with this prefix does not stop readers.
 const READERS_NEED_NOT_KNOW: &str = "ro-";
 

@@ -176,6 +176,7 @@ async fn open_agent(
             snapshot_interval: limits.snapshot_interval,
             failure: limits.failure,
             listing: limits.listing,
+            run_part_bytes: toa::collect::RUN_PART_BYTES,
         },
         alerts: alerts::by_command(settings.text(keys::ALERT_COMMAND))?,
         runtime: tokio::runtime::Handle::current(),

@@ -185,7 +185,7 @@ pub struct SnapshotEntry {
     pub bytes: u64,
     /// Bytes uploaded for it: packs, runs, listing.
     pub uploaded: u64,
-    /// All its index runs, newest first.
+    /// All its index runs, newest first; see [`SnapshotEntry::stacked_runs`].
     pub runs: Vec<RunEntry>,
     /// Packs that it added.
     pub packs_new: Vec<PackEntry>,
@@ -205,6 +205,14 @@ impl SnapshotEntry {
     /// Names of the objects that stand in it: runs, new packs, listing. Older packs are in the manifests before it.
     pub fn objects(&self) -> impl Iterator<Item = &str> {
         self.runs_and_listing().chain(self.packs_new.iter().map(|pack| pack.object.as_str()))
+    }
+
+    /// Its runs, newest first, each with all its parts in key order.
+    pub fn stacked_runs(&self) -> impl Iterator<Item = &[RunEntry]> {
+        let continues = |before: &RunEntry, part: &RunEntry| {
+            before.ino_from.zip(part.ino_from).is_some_and(|(before, from)| before < from)
+        };
+        self.runs.chunk_by(continues)
     }
 
     /// Names of the objects that live as long as this manifest is one that names them.
@@ -240,6 +248,10 @@ pub struct RunEntry {
     pub xid: u64,
     /// Number of records.
     pub records: u64,
+    /// Of a run that is split by key: this object is the part with the inodes from this one on, up to the next part; the
+    /// parts of a run stand together, ascending from 0. Absent: the object is a whole run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ino_from: Option<u64>,
 }
 
 /// A pack.

@@ -47,7 +47,7 @@ impl Node {
 
 pub fn run(n: u32) -> RunEntry {
     let object = fs().run_object(1, 1, Uuid::from_u128(1), n);
-    RunEntry { object, size: 10, root: "00".repeat(16), xid_from: 0, xid: 1, records: 1 }
+    RunEntry { object, size: 10, root: "00".repeat(16), xid_from: 0, xid: 1, records: 1, ino_from: None }
 }
 
 pub fn pack(n: u32) -> PackEntry {

@@ -12,6 +12,7 @@ mod listing;
 mod meter;
 mod open;
 mod pack;
+mod parts;
 mod periodic;
 mod promote;
 mod reign;
@@ -73,6 +74,8 @@ pub struct AgentOptions {
     pub failure: FailurePolicy,
     /// Whether each snapshot comes with a portable listing.
     pub listing: Listing,
+    /// A part of an index run is closed at about this size, bytes; see `collect::RUN_PART_BYTES`.
+    pub run_part_bytes: u64,
 }
 
 /// Everything that an agent is opened with.
@@ -389,6 +392,8 @@ impl Agent {
 }
 
 fn complete(entry: &SnapshotEntry) -> SnapshotStatus {
+    let own_runs = entry.runs.iter().filter(|run| run.xid == entry.xid).count();
+    let objects = (entry.packs_new.len() + own_runs) as u64;
     SnapshotStatus {
         id: entry.id,
         name: entry.name.clone(),
@@ -400,8 +405,8 @@ fn complete(entry: &SnapshotEntry) -> SnapshotStatus {
         xid_from: Some(entry.xid_from),
         xid: entry.xid,
         epoch: entry.epoch,
-        objects_total: entry.packs_new.len() as u64 + 1,
-        objects_done: entry.packs_new.len() as u64 + 1,
+        objects_total: objects,
+        objects_done: objects,
         bytes_total: entry.uploaded,
         bytes_done: entry.uploaded,
         rate: None,

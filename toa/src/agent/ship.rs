@@ -68,11 +68,11 @@ impl Agent {
     fn upload_and_publish(&self, job: &mut Job) -> Result<(), AgentError> {
         let missing = || AgentError::Internal(format!("snapshot {}: staged without a manifest", job.id));
         let manifest = job.manifest.as_deref().cloned().ok_or_else(missing)?;
-        if !self.is_on_base(&manifest) {
+        if !self.is_on_base(job, &manifest) {
             tracing::info!(snapshot = %job.id, "what the snapshot was packed on did not come about: packed anew");
             return self.spoil(job);
         }
-        if let Err(error) = self.upload(job) {
+        if let Err(error) = self.upload(job, &manifest) {
             if matches!(error, AgentError::StagedLost(_)) {
                 self.spoil(job)?;
             }
@@ -81,13 +81,13 @@ impl Agent {
         self.publish(job, &manifest)
     }
 
-    /// Whether the manifest continues the base, and uses nothing but its runs and its own.
-    fn is_on_base(&self, manifest: &SnapshotEntry) -> bool {
+    /// Whether the manifest continues the base, and uses nothing but its runs and those of the job.
+    fn is_on_base(&self, job: &Job, manifest: &SnapshotEntry) -> bool {
         let base = self.state.lock().base.clone();
         let runs = base.as_ref().map(|base| base.runs.as_slice()).unwrap_or_default();
         let of_base = |object: &String| runs.iter().any(|run| run.object == *object);
         manifest.parent == base.as_ref().map(|base| base.id)
-            && manifest.runs.iter().skip(1).all(|run| of_base(&run.object))
+            && manifest.runs.iter().all(|run| of_base(&run.object) || job.objects.iter().any(|o| o.name == run.object))
             && manifest.runs_dead.iter().all(of_base)
     }
 
@@ -131,8 +131,8 @@ impl Agent {
         self.confirm_reign()
     }
 
-    /// Sends packs, then the run (I3).
-    fn upload(&self, job: &mut Job) -> Result<(), AgentError> {
+    /// Sends packs, then the parts of the run (I3).
+    fn upload(&self, job: &mut Job, manifest: &SnapshotEntry) -> Result<(), AgentError> {
         if job.state == SnapshotState::Staged {
             fail::fail_point!("toa::snapshot::staged");
         }
@@ -143,8 +143,8 @@ impl Agent {
         self.jobs.persist(job)?;
         fail::fail_point!("toa::snapshot::uploading");
         self.confirm_reign_for(job)?;
-        let (run, packs) =
-            job.objects.split_last().map(|(run, packs)| (vec![run.clone()], packs.to_vec())).unwrap_or_default();
+        let is_run = |object: &JobObject| manifest.runs.iter().any(|run| run.object == object.name);
+        let (run, packs): (Vec<_>, Vec<_>) = job.objects.iter().cloned().partition(is_run);
         for batch in [packs, run] {
             let waiting: Vec<Outgoing> = batch.into_iter().filter(|o| !o.sent).map(Outgoing::from).collect();
             self.send_all(job.id, waiting, &mut |name| {

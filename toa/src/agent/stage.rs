@@ -4,20 +4,20 @@ use super::attempt::Standing;
 use super::listing::Listing;
 use super::open::as_base;
 use super::pack::Ground;
+use super::parts::{FinishedPart, OpenParts, StagedParts, listed, stacked};
 use super::worker::Duty;
 use super::{Agent, kind_name};
 use crate::base::RunBase;
 use crate::collect::{
-    Bottom, CollectError, CollectInput, Collected, Limits, PackSink, Pins, RecordSink, RunRecords, collect, merge_runs,
-    plan_merge,
+    Bottom, CollectError, CollectInput, Collected, Limits, PackSink, Pins, RunSplitter, collect, merge_stack,
+    plan_stack,
 };
 use crate::error::AgentError;
 use crate::pack::{PACK_BYTES_TARGET, PackSummary};
 use crate::proxy::{ProxyError, StagedFile};
-use crate::run::{FileNodes, NodeSource, RunCursor, RunSummary, RunWriter, Tree};
 use crate::snapshot::Job;
 use crate::snapshot::job::JobObject;
-use bytes::Bytes;
+use cloud_mgmt::config::SPLIT_RUNS;
 use cloud_mgmt::ledger::{PackEntry, RunEntry, SnapshotEntry};
 use cloud_mgmt::names::FsName;
 use kvfs::Xid;
@@ -34,8 +34,6 @@ use uuid::Uuid;
 const PACKS_PER_SNAPSHOT: u64 = 400;
 /// Names of dead packs in a manifest; of more, the rest is told by the next ones.
 const PACKS_DEAD_MAX: usize = 400;
-/// Room that a run reserves before its size is known, bytes.
-const RUN_ROOM_BYTES: u64 = 1 << 20;
 /// A pack may become this much larger than its target.
 const PACK_SLACK: (u64, u64) = (5, 4);
 
@@ -59,26 +57,24 @@ impl Agent {
         if nothing && job.kind == SnapshotKind::Periodic && self.may_end_unpublished()? {
             return Ok(Staged::Unchanged);
         }
-        let merged = self.merge(&staged, run_base.as_deref(), parent.as_deref(), &naming)?;
-        let Merged { run, kept, dead: runs_dead } = merged.unwrap_or_else(|| Merged {
-            run: staged.run,
+        let merged = self.merge(&staged.parts, run_base.as_deref(), parent.as_deref(), &naming)?;
+        let Merged { parts, stay, kept, dead: runs_dead } = merged.unwrap_or_else(|| Merged {
+            parts: staged.parts,
+            stay: Vec::new(),
             kept: parent.as_ref().map(|p| p.runs.clone()).unwrap_or_default(),
             dead: Vec::new(),
         });
-        let run_entry = run.commit()?;
+        let written = parts.into_iter().map(FinishedPart::commit).collect::<Result<Vec<_>, _>>()?;
         job.objects = packs.objects;
         for object in &mut job.objects {
             // Some may have left early, to make room.
             object.sent = self.proxy.staged_path(&object.name).is_none();
         }
-        let run_object = JobObject {
-            name: run_entry.object.clone(),
-            size: run_entry.size,
-            hash: Some(self.hash_of_staged(&run_entry.object)?),
-            sent: false,
-        };
+        let run_objects = written.iter().map(|part| self.run_object(part)).collect::<Result<Vec<_>, _>>()?;
         job.xid_from = Some(changes.xid_from().0);
-        let runs = std::iter::once(run_entry).chain(kept).collect();
+        let mut runs = listed(written.into_iter().chain(stay).collect());
+        runs.extend(kept);
+        let is_split = runs.iter().any(|run| run.ino_from.is_some());
         let Collected { pack_end, packs_dead, .. } = staged.collected;
         let mut manifest = SnapshotEntry {
             id: job.id,
@@ -99,7 +95,7 @@ impl Agent {
             packs_new: packs.entries,
             packs_dead: packs_dead.into_iter().map(|dead| dead.object).collect(),
             runs_dead,
-            features: Vec::new(),
+            features: is_split.then(|| SPLIT_RUNS.to_owned()).into_iter().collect(),
             listing: None,
         };
         if self.setup.options.listing == Listing::On {
@@ -110,10 +106,16 @@ impl Agent {
             manifest.listing = Some(listing);
         }
         // The run goes last, when all that it names is there (I3).
-        job.objects.push(run_object);
+        job.objects.extend(run_objects);
         manifest.uploaded = job.objects.iter().map(|o| o.size).sum();
         job.manifest = Some(Box::new(manifest));
         Ok(Staged::Ready)
+    }
+
+    /// A part of the run as the job sends it.
+    fn run_object(&self, part: &RunEntry) -> Result<JobObject, AgentError> {
+        let hash = Some(self.hash_of_staged(&part.object)?);
+        Ok(JobObject { name: part.object.clone(), size: part.size, hash, sent: false })
     }
 
     fn hash_of_staged(&self, object: &str) -> Result<String, AgentError> {
@@ -128,7 +130,9 @@ impl Agent {
         packs: &mut ProxyPacks<'_>,
         parent: Option<&SnapshotEntry>,
     ) -> Result<StagedRun, AgentError> {
-        let mut run = StagedRunFile::create(self, &packs.naming, 0, (changes.xid_from(), changes.xid()))?;
+        let naming = packs.naming.clone();
+        let parts = StagedParts::new(self, &naming, 0, (changes.xid_from(), changes.xid()));
+        let mut run = RunSplitter::new(parts, self.limits().run_part_bytes);
         let held = self.fs.engine().map(|engine| engine.orphan_packs()).transpose()?.unwrap_or_default();
         let input = CollectInput {
             changes,
@@ -139,7 +143,7 @@ impl Agent {
             limits: self.limits(),
         };
         let collected = collect(input, packs, &mut run)?;
-        Ok(StagedRun { run: run.finish()?, collected })
+        Ok(StagedRun { parts: run.finish()?.into_done(), collected })
     }
 
     /// Packs that fit a small proxy several times. A large file is one member as long as the proxy can hold it, so that
@@ -153,50 +157,40 @@ impl Agent {
             pack_bytes_target,
             member_bytes_max: (proxy_bytes / 4).max(pack_bytes_target),
             packs_dead_max: PACKS_DEAD_MAX,
+            run_part_bytes: self.setup.options.run_part_bytes,
         }
     }
 
-    /// Merges the new run with the newest ones of the base, where their sizes ask for it: the stack stays low.
+    /// Merges the new run with the newest ones of the base, where their sizes ask for it: the stack stays low. What the
+    /// newer runs do not touch of the oldest one stays as it is.
     fn merge(
         &self,
-        staged: &StagedRun,
+        newest: &[FinishedPart],
         base: Option<&RunBase>,
         parent: Option<&SnapshotEntry>,
         naming: &Naming,
     ) -> Result<Option<Merged>, AgentError> {
         let (Some(base), Some(parent)) = (base, parent) else { return Ok(None) };
-        let mut sizes = vec![staged.run.summary.size];
-        sizes.extend(parent.runs.iter().map(|run| run.size));
-        let taken = plan_merge(&sizes);
-        if taken < 2 {
-            return Ok(None);
-        }
-        let (replaced, kept) = parent.runs.split_at((taken - 1).min(parent.runs.len()));
-        let oldest = replaced.last().map_or(parent.xid_from, |run| run.xid_from);
+        let (newest_parts, below) = (OpenParts::open(newest)?, base.waiting());
+        let mut runs = vec![newest_parts.stacked()];
+        runs.extend(stacked(&below));
+        let Some(plan) = plan_stack(&runs, self.limits().run_part_bytes)? else { return Ok(None) };
+        let mut entries = parent.stacked_runs();
+        let replaced: Vec<&[RunEntry]> = entries.by_ref().take(plan.runs - 1).collect();
+        let kept: Vec<RunEntry> = entries.flatten().cloned().collect();
+        let oldest = replaced.last().copied().unwrap_or_default();
+        let stay: Vec<RunEntry> =
+            oldest.iter().enumerate().filter(|(at, _)| plan.keeps(*at)).map(|p| p.1.clone()).collect();
+        let gone =
+            replaced.iter().copied().flatten().filter(|part| !stay.iter().any(|stays| stays.object == part.object));
+        let dead = gone.map(|part| part.object.clone()).collect();
+        let xids = (Xid(oldest.first().map_or(parent.xid_from, |part| part.xid_from)), Xid(naming.xid));
+        let parts = StagedParts::new(self, naming, newest.len() as u32, xids);
+        let mut out = RunSplitter::new(parts, plan.part_bytes);
         let bottom = if kept.is_empty() { Bottom::Included } else { Bottom::Below };
-        let newest = Tree::<FileNodes>::open_file(staged.run.file.path(), Some(&staged.run.summary.root))?;
-        let trees = base.run_trees();
-        let mut inputs: Vec<RunRecords<'_>> = vec![records(&newest, |error| CollectError::of_run(MERGING, error))];
-        inputs.extend(trees.iter().take(taken - 1).map(|tree| records(tree, CollectError::Base)));
-        let xids = (Xid(oldest), staged.run.summary.xid);
-        let mut merged = StagedRunFile::create(self, naming, 1, xids)?;
-        merge_runs(inputs, bottom, &mut merged)?;
-        let dead = replaced.iter().map(|run| run.object.clone()).collect();
-        Ok(Some(Merged { run: merged.finish()?, kept: kept.to_vec(), dead }))
+        merge_stack(&runs, &plan, bottom, &mut out)?;
+        Ok(Some(Merged { parts: out.finish()?.into_done(), stay, kept, dead }))
     }
-}
-
-/// What is going on when a run cannot be read.
-const MERGING: &str = "reading a run to merge it";
-
-/// The records of a run; `failed` says what an error of it is to the collector.
-fn records<'t, S: NodeSource>(tree: &'t Tree<S>, failed: impl Fn(S::Error) -> CollectError + 't) -> RunRecords<'t> {
-    let mut cursor: RunCursor<'t, S> = tree.cursor(&[]);
-    Box::new(std::iter::from_fn(move || match cursor.advance() {
-        Ok(true) => Some(Ok((Bytes::copy_from_slice(cursor.key()), Bytes::copy_from_slice(cursor.value())))),
-        Ok(false) => None,
-        Err(error) => Some(Err(failed(error))),
-    }))
 }
 
 /// What packing came to.
@@ -218,19 +212,21 @@ pub(super) fn hash_file(path: &Path) -> Result<blake3::Hash, ProxyError> {
 
 /// Names of a snapshot's objects.
 #[derive(Clone)]
-struct Naming {
+pub(super) struct Naming {
     fs: FsName,
     epoch: u32,
     xid: u64,
     op: Uuid,
-    snapshot: Uuid,
+    pub(super) snapshot: Uuid,
 }
 
 impl Naming {
     fn pack(&self, pack: PackNo) -> String {
         self.fs.pack_object(self.epoch, self.xid, self.op, pack.0 as u32)
     }
-    fn run(&self, n: u32) -> String {
+
+    /// Part `n` of the snapshot's runs.
+    pub(super) fn run(&self, n: u32) -> String {
         self.fs.run_object(self.epoch, self.xid, self.op, n)
     }
 }
@@ -288,60 +284,19 @@ impl PackSink for ProxyPacks<'_> {
     }
 }
 
-/// A run that is being written into the proxy.
-struct StagedRunFile<'a> {
-    agent: &'a Agent,
-    snapshot: Uuid,
-    file: StagedFile,
-    writer: RunWriter,
-}
-
-/// One that is complete and not yet committed.
-struct FinishedRun {
-    file: StagedFile,
-    summary: RunSummary,
-}
-
 /// The top of the new stack of runs.
 struct Merged {
-    run: FinishedRun,
+    /// What was written of it.
+    parts: Vec<FinishedPart>,
+    /// Parts of the parent's runs that are parts of it as they are.
+    stay: Vec<RunEntry>,
     /// The parent's runs that stay below it.
     kept: Vec<RunEntry>,
-    /// Names of the parent's runs that it replaces.
+    /// Names of the parent's objects that it replaces.
     dead: Vec<String>,
 }
 
 struct StagedRun {
-    run: FinishedRun,
+    parts: Vec<FinishedPart>,
     collected: Collected,
-}
-
-impl<'a> StagedRunFile<'a> {
-    fn create(agent: &'a Agent, naming: &Naming, n: u32, xids: (Xid, Xid)) -> Result<Self, AgentError> {
-        let (object, snapshot) = (naming.run(n), naming.snapshot);
-        let file = agent.with_room(snapshot, || agent.proxy.stage(&object, RUN_ROOM_BYTES))?;
-        let writer = RunWriter::create(file.path(), xids.0, xids.1)?;
-        Ok(Self { agent, snapshot, file, writer })
-    }
-
-    fn finish(self) -> Result<FinishedRun, AgentError> {
-        Ok(FinishedRun { summary: self.writer.finish()?, file: self.file })
-    }
-}
-
-impl FinishedRun {
-    fn commit(self) -> Result<RunEntry, AgentError> {
-        let RunSummary { size, root, records, xid_from, xid } = self.summary;
-        let object = self.file.object().to_owned();
-        self.file.commit()?;
-        let root = root.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
-        Ok(RunEntry { object, size, root, xid_from: xid_from.0, xid: xid.0, records })
-    }
-}
-
-impl RecordSink for StagedRunFile<'_> {
-    fn push(&mut self, key: &[u8], value: &[u8]) -> Result<(), CollectError> {
-        self.agent.with_room(self.snapshot, || self.file.ensure_room(self.writer.size() + RUN_ROOM_BYTES))?;
-        self.writer.push(key, value).map_err(|error| CollectError::of_run("writing the run", error))
-    }
 }

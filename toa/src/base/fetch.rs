@@ -26,11 +26,12 @@ pub(super) struct Ahead {
 pub(super) struct PieceFetch {
     objects: Arc<Objects>,
     piece: Piece,
+    warm_from: u64,
 }
 
 impl PieceFetch {
-    pub(super) fn new(objects: Arc<Objects>, piece: Piece) -> Self {
-        Self { objects, piece }
+    pub(super) fn new(objects: Arc<Objects>, piece: Piece, warm_from: u64) -> Self {
+        Self { objects, piece, warm_from }
     }
 }
 
@@ -42,7 +43,7 @@ impl fmt::Debug for PieceFetch {
 
 impl Fetch for PieceFetch {
     fn fetch(&self) -> Result<(), BaseError> {
-        self.objects.fetch(&self.piece, self.piece.offset).map(drop)
+        self.objects.fetch(&self.piece, self.warm_from).map(drop)
     }
 }
 

@@ -5,14 +5,17 @@
 
 mod fetch;
 pub mod objects;
+pub(crate) mod part;
 pub mod run_base;
 pub(crate) mod visible;
 
 pub use objects::{ObjectRef, Objects, ObjectsOptions, Piece};
-pub use run_base::{ObjectNodes, RunBase};
+pub use run_base::RunBase;
 
 #[cfg(test)]
 mod run_base_tests;
+#[cfg(test)]
+mod split_tests;
 #[cfg(test)]
 mod test_store;
 #[cfg(test)]

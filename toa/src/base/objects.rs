@@ -133,9 +133,14 @@ impl Objects {
     /// The bytes of a piece, checked (I6). Never waits for the network: what is missing is `NotResident`, and its
     /// `fetch` brings it.
     pub fn read(self: &Arc<Self>, piece: &Piece) -> Result<Bytes, BaseError> {
+        self.read_warm(piece, piece.offset)
+    }
+
+    /// The same; the fetch brings what lies between `warm_from` and the piece as well.
+    pub(super) fn read_warm(self: &Arc<Self>, piece: &Piece, warm_from: u64) -> Result<Bytes, BaseError> {
         match self.read_local(piece)? {
             Some(bytes) => Ok(bytes),
-            None => Err(BaseError::NotResident(Arc::new(PieceFetch::new(Arc::clone(self), piece.clone())))),
+            None => Err(BaseError::NotResident(Arc::new(PieceFetch::new(Arc::clone(self), piece.clone(), warm_from)))),
         }
     }
 

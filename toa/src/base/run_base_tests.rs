@@ -2,6 +2,7 @@
 
 use super::test_store::Fault;
 use super::tests::{MIB, World, noise, settle};
+use super::visible::OpenTree;
 use super::*;
 use crate::run::{RunWriter, hash128};
 use bytes::Bytes;
@@ -15,32 +16,26 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-type Change = BTreeMap<Vec<u8>, Value>;
+pub(super) type Change = BTreeMap<Vec<u8>, Value>;
 
 /// Writes the changes of each age (oldest first) as a run each; the ledger's entry for them.
-fn publish(world: &World, ages: &[Change]) -> SnapshotEntry {
+pub(super) fn publish(world: &World, ages: &[Change]) -> SnapshotEntry {
+    publish_split(world, ages, |_| vec![0])
+}
+
+/// The same with the parts of each age: the first inode of each, from 0.
+pub(super) fn publish_split(world: &World, ages: &[Change], parts: impl Fn(usize) -> Vec<u64>) -> SnapshotEntry {
     let mut runs = Vec::new();
     for (age, changes) in ages.iter().enumerate() {
-        let object = format!("fs/idx/{age}.run");
-        let path = world.dir.path().join("tmp/writing");
-        let mut writer = RunWriter::create(&path, Xid(age as u64), Xid(age as u64 + 1)).unwrap();
-        for (key, value) in changes {
-            writer.push(key, &value.encode(Xid(age as u64 + 1))).unwrap();
-        }
-        let summary = writer.finish().unwrap();
-        world.put(&object, std::fs::read(&path).unwrap());
-        std::fs::remove_file(&path).unwrap();
-        runs.insert(
-            0,
-            RunEntry {
-                object,
-                size: summary.size,
-                root: format!("{:032x}", u128::from_be_bytes(summary.root)),
-                xid_from: summary.xid_from.0,
-                xid: summary.xid.0,
-                records: summary.records,
-            },
-        );
+        let froms = parts(age);
+        let written = froms.iter().enumerate().map(|(n, from)| {
+            let last = froms.get(n + 1).map_or(u64::MAX, |next| next - 1);
+            let is_in = |key: &[u8]| (*from..=last).contains(&u64::from_be_bytes(*key.first_chunk().unwrap()));
+            let part = changes.iter().filter(|(key, _)| is_in(key));
+            let object = if froms.len() == 1 { format!("fs/idx/{age}.run") } else { format!("fs/idx/{age}-{n}.run") };
+            RunEntry { ino_from: (froms.len() > 1).then_some(*from), ..write_part(world, object, age as u64, part) }
+        });
+        runs.splice(0..0, written.collect::<Vec<_>>());
     }
     SnapshotEntry {
         id: uuid::Uuid::nil(),
@@ -66,8 +61,33 @@ fn publish(world: &World, ages: &[Change]) -> SnapshotEntry {
     }
 }
 
+fn write_part<'a>(
+    world: &World,
+    object: String,
+    age: u64,
+    changes: impl Iterator<Item = (&'a Vec<u8>, &'a Value)>,
+) -> RunEntry {
+    let path = world.dir.path().join("tmp/writing");
+    let mut writer = RunWriter::create(&path, Xid(age), Xid(age + 1)).unwrap();
+    for (key, value) in changes {
+        writer.push(key, &value.encode(Xid(age + 1))).unwrap();
+    }
+    let summary = writer.finish().unwrap();
+    world.put(&object, std::fs::read(&path).unwrap());
+    std::fs::remove_file(&path).unwrap();
+    RunEntry {
+        object,
+        size: summary.size,
+        root: format!("{:032x}", u128::from_be_bytes(summary.root)),
+        xid_from: summary.xid_from.0,
+        xid: summary.xid.0,
+        records: summary.records,
+        ino_from: None,
+    }
+}
+
 /// Plays the changes one after the other: what the filesystem looks like after the last.
-fn play(ages: &[Change]) -> BTreeMap<Vec<u8>, Value> {
+pub(super) fn play(ages: &[Change]) -> BTreeMap<Vec<u8>, Value> {
     let mut state = BTreeMap::new();
     for changes in ages {
         for (key, value) in changes {
@@ -94,7 +114,7 @@ fn play(ages: &[Change]) -> BTreeMap<Vec<u8>, Value> {
     state
 }
 
-fn scanned(base: &dyn Base, from: &[u8], end: &[u8]) -> Vec<(Vec<u8>, Value)> {
+pub(super) fn scanned(base: &dyn Base, from: &[u8], end: &[u8]) -> Vec<(Vec<u8>, Value)> {
     settle(|| {
         let mut found = Vec::new();
         base.scan(from, end, &mut |key, value| {
@@ -106,7 +126,7 @@ fn scanned(base: &dyn Base, from: &[u8], end: &[u8]) -> Vec<(Vec<u8>, Value)> {
     .unwrap()
 }
 
-fn change() -> impl Strategy<Value = (Vec<u8>, Value)> {
+pub(super) fn change() -> impl Strategy<Value = (Vec<u8>, Value)> {
     let ino = (1..5_u64).prop_map(Ino);
     let bytes = prop::collection::vec(any::<u8>(), 0..6).prop_map(|b| Value::Xattr(Bytes::from(b)));
     let maybe = |value: BoxedStrategy<Value>| prop_oneof![3 => value, 1 => Just(Value::Tombstone)];
@@ -289,9 +309,10 @@ fn runs_can_be_read_one_by_one_for_merging() {
     let world = World::new(64 * MIB);
     let (entry, _) = packed(&world);
     let base = RunBase::open(&world.objects, &entry).unwrap();
-    let counts: Vec<usize> =
-        base.run_trees().iter().map(|tree| tree.cursor(&[]).collect::<Result<Vec<_>, _>>().unwrap().len()).collect();
-    assert_eq!(counts, [2_000, 1]);
     world.objects.proxy().forget("fs/idx/1.run", 0..entry.runs[0].size);
+    let waiting = base.waiting();
+    let trees = waiting.runs().iter().map(|run| run.parts[0].tree.tree().unwrap());
+    let counts = trees.map(|tree| tree.cursor(&[]).collect::<Result<Vec<_>, _>>().unwrap().len());
+    assert_eq!(counts.collect::<Vec<_>>(), [2_000, 1]);
     assert!(base.waiting().get(Key::window(Ino(9), 5).as_bytes()).unwrap().is_none());
 }

@@ -14,11 +14,16 @@ mod packer;
 mod paths;
 mod records;
 mod rows;
+mod split;
 mod usage;
 mod walk;
 
 pub use error::{CollectError, CollectErrorKind};
 pub use merge::{Bottom, RUNS_MAX, RunRecords, merge_runs, plan_merge};
+pub use split::{
+    MergePlan, PartRecords, PartSink, RUN_PART_BYTES, RunSplitter, StackedPart, StackedParts, cursor_records,
+    merge_stack, plan_stack,
+};
 
 use crate::pack::{PACK_BYTES_TARGET, PackSummary};
 use kvfs::base::Base;
@@ -77,11 +82,18 @@ pub struct Limits {
     pub member_bytes_max: u64,
     /// Dead packs that one snapshot tells of at most; the next ones tell of the rest.
     pub packs_dead_max: usize,
+    /// A part of a run is closed at about this size, bytes.
+    pub run_part_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { pack_bytes_target: PACK_BYTES_TARGET, member_bytes_max: PACK_BYTES_TARGET, packs_dead_max: 400 }
+        Self {
+            pack_bytes_target: PACK_BYTES_TARGET,
+            member_bytes_max: PACK_BYTES_TARGET,
+            packs_dead_max: 400,
+            run_part_bytes: RUN_PART_BYTES,
+        }
     }
 }
 

@@ -106,6 +106,11 @@ impl NodeBuilder {
         self.count += 1;
     }
 
+    /// Bytes of the records so far.
+    pub(super) fn raw_bytes(&self) -> u64 {
+        (self.raw.len() - HEAD_BYTES) as u64
+    }
+
     /// The raw bytes; the builder is empty again.
     pub(super) fn finish(&mut self) -> Vec<u8> {
         let mut raw = std::mem::replace(self, Self::new(self.level));

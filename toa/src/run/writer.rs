@@ -128,6 +128,11 @@ impl RunWriter {
         self.sink.at
     }
 
+    /// The same with the node in memory, as large as it is before it is compressed.
+    pub fn size_with_open_node(&self) -> u64 {
+        self.sink.at + self.leaf.raw_bytes()
+    }
+
     fn close_leaf(&mut self) -> Result<(), RunError> {
         let pointer = self.sink.write_node(&mut self.leaf)?;
         self.children.push(Child { separator: std::mem::take(&mut self.separator), pointer });

@@ -8,7 +8,7 @@ use crate::agent::SnapshotSelector;
 use crate::error::AgentError;
 use crate::run::Hash128;
 use cloud_mgmt::config::{AccessMode, ConfigError, FsConfig, unknown_feature};
-use cloud_mgmt::ledger::{History, Ledger, LedgerError, PackEntry, Published, Seq, SnapshotEntry};
+use cloud_mgmt::ledger::{History, Ledger, LedgerError, PackEntry, Published, RunEntry, Seq, SnapshotEntry};
 use cloud_mgmt::names::FsName;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -288,31 +288,49 @@ fn select(
     }
 }
 
+/// What a manifest says of a run, as its parts, that cannot be; the records above it begin at xid `above`.
+fn run_faults(parts: &[RunEntry], above: u64) -> Vec<String> {
+    let mut faults = Vec::new();
+    let Some(first) = parts.first() else { return faults };
+    let (from, ino_from) = (first.xid_from, first.ino_from.unwrap_or(0));
+    let xid = parts.iter().map(|part| part.xid).max().unwrap_or(0);
+    if xid != above {
+        faults.push(format!("run {} ends at xid {xid}, the records above it begin at {above}", first.object));
+    }
+    if ino_from != 0 {
+        faults.push(format!("run {} has no part below inode {ino_from}", first.object));
+    }
+    for part in parts {
+        if part.xid_from != from {
+            let object = &part.object;
+            faults.push(format!("part {object} begins at xid {}, the first part of its run at {from}", part.xid_from));
+        }
+        if part.xid_from > part.xid {
+            faults.push(format!("run {} begins at xid {} and ends at {}", part.object, part.xid_from, part.xid));
+        }
+    }
+    faults
+}
+
 /// What a manifest says that cannot be.
 fn manifest_faults(entry: &SnapshotEntry, name: &FsName) -> Vec<String> {
     let mut faults = Vec::new();
     let (packs, runs) = (name.pack_prefix(), name.run_prefix());
-    let mut above = (entry.xid, None);
+    let mut above = entry.xid;
+    for parts in entry.stacked_runs() {
+        faults.extend(run_faults(parts, above));
+        above = parts.first().map_or(above, |part| part.xid_from);
+    }
     for run in &entry.runs {
-        // Runs of one xid range are one run, split by key.
-        let is_part = above.1 == Some((run.xid_from, run.xid));
-        if run.xid != above.0 && !is_part {
-            faults
-                .push(format!("run {} ends at xid {}, the records above it begin at {}", run.object, run.xid, above.0));
-        }
-        if run.xid_from > run.xid {
-            faults.push(format!("run {} begins at xid {} and ends at {}", run.object, run.xid_from, run.xid));
-        }
         if parse_root(&run.root).is_none() {
             faults.push(format!("run {} has the root hash {:?}", run.object, run.root));
         }
         if !run.object.starts_with(&runs) {
             faults.push(format!("{} is not the name of a run of this filesystem", run.object));
         }
-        above = (run.xid_from, Some((run.xid_from, run.xid)));
     }
-    if above.0 != 0 {
-        faults.push(format!("no run holds the records up to xid {}", above.0));
+    if above != 0 {
+        faults.push(format!("no run holds the records up to xid {above}"));
     }
     for pack in &entry.packs_new {
         if pack.number >= entry.pack_end {

@@ -305,7 +305,11 @@ impl Verification<'_> {
         let mut progress = Progress::begin(Phase::Trees, truth.snapshots.len() as u64, 0);
         for published in &truth.snapshots {
             self.watch.progress(&progress);
-            if let Some(stack) = stack_of(published, runs) {
+            if let Some(stack) = Stack::of(&published.snapshot, runs) {
+                for what in &stack.misplaced {
+                    let hits = vec![SnapshotName::from(&*published.snapshot)];
+                    self.findings.add(Finding::new(Problem::Manifest, None, what.clone()).hits(hits));
+                }
                 let mut check =
                     TreeCheck { scratch: self.scratch, truth, packs: &mut facts, findings: &mut self.findings };
                 let sums = check.check(published, &stack)?;
@@ -381,11 +385,5 @@ impl Verification<'_> {
 fn path_of(truth: &Truth, runs: &HashMap<String, LocalRun>, hits: &[SnapshotName], inode: u64) -> Option<String> {
     let newest_first = truth.snapshots.iter().rev();
     let mut hit = newest_first.filter(|published| hits.iter().any(|name| name.id == published.snapshot.id));
-    hit.find_map(|published| stack_of(published, runs)?.path(Ino(inode)))
-}
-
-fn stack_of(published: &Published, runs: &HashMap<String, LocalRun>) -> Option<Stack> {
-    let runs: Option<Vec<LocalRun>> =
-        published.snapshot.runs.iter().map(|run| runs.get(&run.object).cloned()).collect();
-    runs.map(|runs| Stack::new(&runs))
+    hit.find_map(|published| Stack::of(&published.snapshot, runs)?.path(Ino(inode)))
 }

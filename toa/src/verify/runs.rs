@@ -12,6 +12,7 @@ use crate::error::AgentError;
 use crate::run::node::NodeCursor;
 use crate::run::{FileNodes, Footer, NodePtr, NodeSource, RunError, Tree};
 use cloud_mgmt::ledger::RunEntry;
+use kvfs::Ino;
 use kvfs::schema::Value;
 use std::fs::File;
 use std::io::Write;
@@ -108,7 +109,7 @@ fn check_copy(file: File, dir: &Path, entry: &RunEntry, frames: Option<&mut Fram
         let what = "the ledger tells another xid range or number of records than the footer".to_owned();
         return Err(Fault::Damage(Problem::Manifest, what));
     }
-    let mut walk = Walk { nodes: tree.source(), footer, frames, last: None, records: 0, stored: 0 };
+    let mut walk = Walk { nodes: tree.source(), footer, frames, last: None, inos: None, records: 0, stored: 0 };
     if let Some(root) = footer.root {
         walk.node(&root, footer.depth.saturating_sub(1), &[], None)?;
     }
@@ -119,7 +120,8 @@ fn check_copy(file: File, dir: &Path, entry: &RunEntry, frames: Option<&mut Fram
     if walk.stored != footer.tree_bytes {
         return Err(malformed(format!("its nodes have {} of {} bytes", walk.stored, footer.tree_bytes)));
     }
-    Ok(LocalRun::new(tree))
+    let inos = walk.inos;
+    Ok(LocalRun::new(tree, inos))
 }
 
 fn fault_of(error: RunError, what: &str) -> Fault {
@@ -140,6 +142,8 @@ struct Walk<'a, 'f, 's> {
     footer: &'a Footer,
     frames: Option<&'f mut FrameList<'s>>,
     last: Option<Vec<u8>>,
+    /// First and last inode so far.
+    inos: Option<(Ino, Ino)>,
     records: u64,
     stored: u64,
 }
@@ -186,6 +190,8 @@ impl Walk<'_, '_, '_> {
         if let (Value::Window(window), Some(frames)) = (&record.value, &mut self.frames) {
             frames.add(record.parts.ino, window)?;
         }
+        let ino = record.parts.ino;
+        self.inos = Some(self.inos.map_or((ino, ino), |(first, _)| (first, ino)));
         self.last = Some(key.to_vec());
         self.records += 1;
         Ok(())

@@ -1,27 +1,37 @@
 //! The runs of a snapshot as one index, read from copies on this machine.
 
-use crate::base::visible::{self, Aged};
+use crate::base::visible::{self, OpenTree, Part, StackedRun};
 use crate::run::{FileNodes, Node, NodePtr, NodeSource, RunErrorKind, Tree};
 use bytes::Bytes;
+use cloud_mgmt::ledger::SnapshotEntry;
 use kvfs::Ino;
 use kvfs::base::{BaseError, Visit};
 use kvfs::schema::{Key, Value};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Directories above a file at most, where its path is shown.
 const PATH_DEPTH_MAX: usize = 1000;
 
-/// A run on the local disk whose every node was checked.
+/// A run, or a part of one, on the local disk, whose every node was checked.
 #[derive(Clone, Debug)]
-pub(super) struct LocalRun(Arc<Tree<FileNodes>>);
+pub(super) struct LocalRun {
+    tree: Arc<Tree<FileNodes>>,
+    /// Its first and its last inode.
+    inos: Option<(Ino, Ino)>,
+}
 
 impl LocalRun {
-    pub fn new(tree: Tree<FileNodes>) -> Self {
-        Self(Arc::new(tree))
+    pub fn new(tree: Tree<FileNodes>, inos: Option<(Ino, Ino)>) -> Self {
+        Self { tree: Arc::new(tree), inos }
     }
 }
 
-impl NodeSource for LocalRun {
+/// The nodes of a [`LocalRun`].
+#[derive(Clone, Debug)]
+pub(super) struct LocalNodes(Arc<Tree<FileNodes>>);
+
+impl NodeSource for LocalNodes {
     type Error = BaseError;
 
     fn node(&self, pointer: &NodePtr, level: u8) -> Result<Arc<Node>, BaseError> {
@@ -32,25 +42,43 @@ impl NodeSource for LocalRun {
     }
 }
 
+impl OpenTree for Tree<LocalNodes> {
+    type Nodes = LocalNodes;
+
+    fn tree(&self) -> Result<&Tree<LocalNodes>, BaseError> {
+        Ok(self)
+    }
+}
+
 /// See the file's first line.
 pub(super) struct Stack {
-    runs: Vec<Aged<LocalRun>>,
+    runs: Vec<StackedRun<Tree<LocalNodes>>>,
+    /// Why this cannot be what the snapshot shows: parts with keys that are not theirs.
+    pub misplaced: Vec<String>,
 }
 
 impl Stack {
-    /// Of runs, newest first. Those of one xid range are one run, split by key.
-    pub fn new(runs: &[LocalRun]) -> Self {
-        let mut stack: Vec<Aged<LocalRun>> = Vec::with_capacity(runs.len());
-        for (at, run) in runs.iter().enumerate() {
-            let footer = run.0.footer().clone();
-            let same = stack.last().filter(|last| {
-                let other = last.tree.footer();
-                (other.xid_from, other.xid) == (footer.xid_from, footer.xid)
-            });
-            let age = same.map_or(at, |last| last.age);
-            stack.push(Aged { age, tree: Tree::new(footer, run.clone()) });
+    /// The runs of a snapshot; `None` if one of them is not sound.
+    pub fn of(entry: &SnapshotEntry, sound: &HashMap<String, LocalRun>) -> Option<Self> {
+        let mut stack = Self { runs: Vec::new(), misplaced: Vec::new() };
+        for run in entry.stacked_runs() {
+            let mut parts = Vec::with_capacity(run.len());
+            for (at, part) in run.iter().enumerate() {
+                let local = sound.get(&part.object)?;
+                let from = part.ino_from.unwrap_or(0);
+                let end = run.get(at + 1).and_then(|next| next.ino_from);
+                if let Some((first, last)) = local.inos
+                    && (first.0 < from || end.is_some_and(|end| end <= last.0))
+                {
+                    let what = format!("{}: inodes {first} to {last}, listed as a part from {from} on", part.object);
+                    stack.misplaced.push(what);
+                }
+                let tree = Tree::new(local.tree.footer().clone(), LocalNodes(Arc::clone(&local.tree)));
+                parts.push(Part { from: Ino(from), tree });
+            }
+            stack.runs.push(StackedRun { parts });
         }
-        Self { runs: stack }
+        Some(stack)
     }
 
     /// Visits every live record in key order.

@@ -7,6 +7,7 @@ mod export;
 mod jobs;
 mod node;
 mod pipeline;
+mod split;
 mod tree;
 mod untar;
 mod verify;

@@ -69,6 +69,7 @@ impl Bucket {
                 snapshot_interval: None,
                 failure: toa::FailurePolicy::default(),
                 listing: Listing::On,
+                run_part_bytes: toa::collect::RUN_PART_BYTES,
             },
             alerts: Arc::new(toa::LogOnly),
             runtime: self.runtime.handle().clone(),

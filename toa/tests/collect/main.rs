@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests
 
 mod model;
+mod parts;
 mod restore;
 mod scenarios;
 mod sides;

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use toa::collect::{Bottom, CollectError, Limits, RunRecords, merge_runs, plan_merge};
 
 #[derive(Clone, Debug)]
-enum Step {
+pub enum Step {
     Make(u8, u8),
     Write { file: u8, at: u32, len: u32 },
     Truncate { file: u8, size: u32 },
@@ -21,7 +21,7 @@ enum Step {
     Snapshot,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub fn step() -> impl Strategy<Value = Step> {
     let at = prop_oneof![Just(0u32), 0u32..3_000_000];
     let len = prop_oneof![1u32..300, 300u32..20_000, 900_000u32..1_300_000];
     prop_oneof![
@@ -43,7 +43,7 @@ fn pick(world: &World, kind: FileKind, which: u8) -> Option<Ino> {
     all.get(usize::from(which) % all.len().max(1)).copied()
 }
 
-fn take_step(world: &mut World, step: &Step, count: u64) {
+pub fn take_step(world: &mut World, step: &Step, count: u64) {
     let dir = |world: &World, which| pick(world, FileKind::Directory, which).unwrap();
     let file = |world: &World, which| pick(world, FileKind::Regular, which);
     let name = format!("name-{count}").into_bytes();

@@ -21,6 +21,7 @@ const WORDS: &[&str] = &[
     "\"kind\":\"delete\"",
     "\"kind\":\"undelete\"",
     "\"kind\":\"later\"",
+    "\"ino_from\":",
     "null",
     "[]",
     "{}",
