@@ -53,7 +53,7 @@ fn a_checkpoint_may_change_more_pages_than_lmdb_keeps() {
     for pass in [7919, 104_729] {
         for n in 0..FILES {
             let ino = n * pass % FILES + 1;
-            let new = if ino % 5 == 0 { Value::Tombstone } else { value(3, ino) };
+            let new = if ino.is_multiple_of(5) { Value::Tombstone } else { value(3, ino) };
             writer.put(&key(ino), Xid(3), &new).unwrap();
         }
     }
@@ -62,7 +62,7 @@ fn a_checkpoint_may_change_more_pages_than_lmdb_keeps() {
     let path = list(dir.path()).unwrap().remove(0);
     let layer = Layer::open(&path).unwrap();
     for ino in 1..=FILES {
-        let expected = if ino % 5 == 0 { Value::Tombstone } else { value(3, ino) }.encode(Xid(3));
+        let expected = if ino.is_multiple_of(5) { Value::Tombstone } else { value(3, ino) }.encode(Xid(3));
         assert!(layer.read(key(ino).as_bytes(), |bytes| bytes == expected).unwrap().unwrap(), "inode {ino}");
     }
     let mut count = 0;
