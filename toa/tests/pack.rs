@@ -220,7 +220,7 @@ fn the_seek_table_and_the_hashes_are_those_of_the_summary() {
         assert_eq!(table.frame_size_decomp(index as u32).unwrap(), u64::from(frame.raw_len));
         assert!(frame.raw_len as usize <= MIXED_FRAME_RAW_BYTES);
     }
-    assert!(summary.frames.len() > 3, "several mixed frames");
+    assert!(summary.frames.len() > 2, "several mixed frames");
     assert_eq!(summary.raw, table.size_decomp());
     for (at, data) in refs {
         assert_eq!(read_back(&path, &summary, at, data.len()), data);

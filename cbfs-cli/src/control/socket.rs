@@ -42,7 +42,8 @@ pub fn listen(socket: &Path) -> Result<UnixListener, Failure> {
 pub async fn connect(socket: &Path) -> Result<UnixStream, Failure> {
     let connect = async { UnixStream::connect(&ShortPath::new(socket)?.path).await };
     connect.await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound => {
+        // Reset: it ended while the connection waited to be taken, so nobody has seen the request.
+        std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::NotFound => {
             Failure::new(FailureKind::NotFound, format!("no daemon listens on {}", socket.display()))
         }
         _ => Failure::from_io(&error, "connect to", socket),

@@ -17,9 +17,9 @@ pub use writer::{PackIdentity, PackWriter};
 /// Raw bytes of a frame with the data of one large file at most, and of a member that shares a frame: one window.
 pub const FRAME_RAW_BYTES: usize = kvfs::schema::WINDOW_BYTES as usize;
 
-/// Raw bytes at which a frame of several members is closed. Twice a window: a tree of sources is 2 % smaller than with
-/// one, and who reads one small file pays for two megabytes.
-pub const MIXED_FRAME_RAW_BYTES: usize = 2 * FRAME_RAW_BYTES;
+/// Raw bytes at which a frame of several members is closed. Larger than a window: a tree of sources is 2 % smaller than
+/// with frames of one, and who reads one small file pays for three megabytes.
+pub const MIXED_FRAME_RAW_BYTES: usize = 3 * FRAME_RAW_BYTES;
 
 /// Raw bytes that a reader accepts in one frame, whatever an index says.
 pub const FRAME_RAW_BYTES_MAX: u32 = 16 << 20;

@@ -95,9 +95,12 @@ async fn serve(mut stream: TcpStream, script: Arc<Mutex<Script>>) {
             Answer::Hang => return std::future::pending().await,
         };
         let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n{headers}\r\n");
-        stream.write_all(head.as_bytes()).await.unwrap();
-        stream.write_all(body.as_bytes()).await.unwrap();
-        stream.flush().await.unwrap();
+        // A client that has given up does not wait for its answer.
+        if stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).await.is_err()
+            || stream.flush().await.is_err()
+        {
+            return;
+        }
         match then {
             Then::GoOn => {}
             Then::Close => return,
@@ -321,8 +324,10 @@ async fn a_failed_upload_in_parts_is_aborted() {
     file.as_file().set_len(20 << 20).unwrap();
     let error = server.store().await.put_file("x", file.path(), &|_| {}).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Denied, "{error}");
-    let last = server.requests().pop().unwrap();
-    assert!(last.starts_with("delete ") && last.contains("uploadid=u1"), "{last}");
+    // Another part may still arrive behind it.
+    let requests = server.requests();
+    let aborts = |request: &&String| request.starts_with("delete ") && request.contains("uploadid=u1");
+    assert_eq!(requests.iter().filter(aborts).count(), 1, "{requests:?}");
 }
 
 #[tokio::test]
