@@ -45,6 +45,8 @@ fn a_daemon_that_cannot_come_back_ends_the_mount_and_what_waits_in_it() -> Resul
     let pid = kept.mount.pid()?;
     // It cannot answer any more: whoever asks now waits for the next one, in vain.
     signal(pid, Signal::STOP)?;
+    // The signal is on its way when kill(2) returns: a thread may answer once more.
+    wait_until("all threads have stopped", LIMIT, || all_stopped(pid))?;
     let waiting = (0..3).map(|number| {
         let path = kept.mount.path(&format!("new {number}"));
         thread::spawn(move || fs::create_dir(path))
@@ -69,6 +71,19 @@ fn a_daemon_that_cannot_come_back_ends_the_mount_and_what_waits_in_it() -> Resul
     let mount = node.mount(&scenario.address, "mnt", &[])?;
     ensure!(fs::read(mount.path("file"))? == b"content");
     Kept { mount, node, scenario }.end()
+}
+
+/// Whether every thread of a process stands still after SIGSTOP.
+fn all_stopped(pid: u32) -> Result<bool> {
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = fs::read_to_string(task?.path().join("stat"))?;
+        // The state stands behind the name, which is in parentheses and may hold anything.
+        let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+        if state != Some('T') {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 #[test]
