@@ -1,6 +1,8 @@
 //! `kill -9` of the real daemon in each state of a snapshot and at each crash point: after a restart the snapshot
 //! completes, nothing that was fsynced is lost, and no reference in the bucket dangles.
 
+mod ended;
+
 use anyhow::{Context, Result, ensure};
 use cbfs_tests::bucket::StoreKind;
 use cbfs_tests::manifest::{Compare, Manifest};
