@@ -27,7 +27,7 @@ const KEEP_EVERY_BYTES: u64 = 8 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Following {
     reading: Mutex<Option<Reading>>,
-    /// The first record behind the kept place; 0: not known yet.
+    /// The first record behind the kept place; 0: not known yet; `u64::MAX`: the journal cannot be read now.
     kept: AtomicU64,
 }
 
@@ -52,21 +52,32 @@ impl Following {
 }
 
 impl Agent {
-    /// Reads all that is persisted.
+    /// Reads all that is persisted. After a failure it begins again where its place was kept; until then requests are
+    /// found by their layers: a journal that cannot be read holds up no snapshot.
     pub(super) fn follow_journal(&self) -> Result<(), AgentError> {
         let Some(engine) = self.fs.engine() else { return Ok(()) };
         let mut reading = self.following.reading.lock();
-        let reading = match &mut *reading {
+        let done = self.follow_on(&engine, &mut reading);
+        if done.is_err() {
+            *reading = None;
+            self.following.kept.store(u64::MAX, Ordering::Release);
+            self.worker.hand_to(Duty::Pack);
+        }
+        done
+    }
+
+    fn follow_on(&self, engine: &Engine, reading: &mut Option<Reading>) -> Result<(), AgentError> {
+        let reading = match reading {
             Some(reading) => reading,
-            none => none.insert(self.following.begin(&engine)?),
+            none => none.insert(self.following.begin(engine)?),
         };
         while !self.worker.is_stopping() {
             match engine.read_journal(&mut reading.position, BATCH_BYTES)? {
                 Followed::End => break,
-                Followed::Records(records) => self.take_records(&engine, reading, &records)?,
+                Followed::Records(records) => self.take_records(engine, reading, &records)?,
                 Followed::Released(first) => {
                     tracing::warn!(from = %reading.position.next(), to = %first, "records of the journal were not read");
-                    *reading = self.following.begin(&engine)?;
+                    *reading = self.following.begin(engine)?;
                     self.worker.hand_to(Duty::Pack);
                 }
             }
@@ -80,6 +91,8 @@ impl Agent {
         reading: &mut Reading,
         records: &[JournalRecord],
     ) -> Result<(), AgentError> {
+        // Nobody else makes a job of a request meanwhile, and none ends.
+        let _line = self.line.lock();
         let mut changes = NodeChanges::default();
         let mut jobs = 0;
         for JournalRecord { xid, record, bytes } in records {

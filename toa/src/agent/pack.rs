@@ -138,6 +138,7 @@ impl Agent {
     /// Gives the step to jobs whose layer is sealed, and a row to requests that the journal will not bring any more.
     pub(super) fn admit_sealed(&self) -> Result<(), AgentError> {
         let Some(engine) = self.fs.engine() else { return Ok(()) };
+        let _line = self.line.lock();
         let mut known = self.jobs.ended()?;
         known.extend(self.jobs.open()?);
         let epoch = self.state.lock().epoch;

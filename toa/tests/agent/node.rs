@@ -262,6 +262,28 @@ impl Node {
         closed.started()
     }
 
+    /// As [`Node::with_lost_place`], but the place is the journal's beginning, and there it is damaged.
+    pub(crate) fn with_damaged_journal(self) -> Node {
+        let closed = self.closed();
+        let dirs = InstanceDirs::new(&closed.setup.instance_dir);
+        let rows = Arc::new(NodeStore::open(&dirs.node()).unwrap());
+        rows.persist_row("consumer/toa", &kvfs::engine::Consumer { next: kvfs::Xid(1), gap: None }).unwrap();
+        let jobs = JobRows::new(rows);
+        for job in jobs.open().unwrap() {
+            jobs.forget(&job).unwrap();
+        }
+        drop(jobs);
+        let segments = std::fs::read_dir(dirs.journal()).unwrap().map(|entry| entry.unwrap().path());
+        let has_records = |path: &PathBuf| std::fs::metadata(path).unwrap().len() > 4096 + 64;
+        let segments = segments.filter(|path| path.extension().is_some_and(|ext| ext == "journal"));
+        let first = segments.filter(has_records).min().unwrap();
+        let mut bytes = std::fs::read(&first).unwrap();
+        // In the body of the first record, behind the header's page and the frame.
+        bytes[4096 + 17] ^= 1;
+        std::fs::write(&first, bytes).unwrap();
+        closed.started()
+    }
+
     /// Restarted, whether it could close or not: its disk may have failed.
     pub(crate) fn restarted_after_failure(mut self) -> Node {
         let agent = self.agent.take().unwrap();

@@ -120,6 +120,17 @@ fn requests_that_are_not_read_from_the_journal_are_found_by_their_layers() {
 }
 
 #[test]
+fn a_journal_that_cannot_be_read_any_more_holds_up_no_snapshot() {
+    let mut line = Line::two(|_| {});
+    line.master = line.master.with_damaged_journal();
+    line.store.online();
+    assert_eq!(line.master.finished("b"), SnapshotState::Complete);
+    line.snapshot("c", 3);
+    assert_eq!(line.master.finished("c"), SnapshotState::Complete);
+    assert_eq!(line.published(), ["a", "b", "c"]);
+}
+
+#[test]
 fn what_was_packed_on_a_snapshot_that_is_cancelled_is_packed_anew() {
     let line = Line::two(|_| {});
     line.master.agent().cancel_snapshot("a").unwrap();
