@@ -72,6 +72,22 @@ impl FsName {
         format!("{self}/ledger-hint")
     }
 
+    /// `<TAG>-<UUID>/ledger-summary/`: what all names of its ledger's summaries start with.
+    pub fn summary_prefix(&self) -> String {
+        format!("{self}/ledger-summary/")
+    }
+
+    /// `<TAG>-<UUID>/ledger-summary/<seq>-<op>.json.zst`, of the records up to that one.
+    pub fn summary_object(&self, upto_seq: u64, op: Uuid) -> String {
+        format!("{}{upto_seq:016x}-{}.json.zst", self.summary_prefix(), op.simple())
+    }
+
+    /// Whether `object` is the name of a summary of the records up to that one.
+    pub fn is_summary_upto(&self, upto_seq: u64, object: &str) -> bool {
+        let op = object.strip_suffix(".json.zst").and_then(|name| name.rsplit_once('-')).map(|(_, op)| op);
+        op.and_then(|op| Uuid::try_parse(op).ok()).is_some_and(|op| self.summary_object(upto_seq, op) == object)
+    }
+
     /// `<TAG>-<UUID>/pack/`: what all names of its packs start with.
     pub fn pack_prefix(&self) -> String {
         format!("{self}/pack/")
@@ -152,8 +168,25 @@ mod tests {
         for object in [listing, name.pack_object(1, 2, op, 3), name.run_object(1, 2, op, 3)] {
             assert!(name.is_of_snapshots(&object), "{object}");
         }
-        for object in [name.ledger_object(1), name.config_object(), name.hint_object(), "x/listing/1".to_owned()] {
+        let summary = name.summary_object(1, op);
+        for object in
+            [name.ledger_object(1), name.config_object(), name.hint_object(), summary, "x/listing/1".to_owned()]
+        {
             assert!(!name.is_of_snapshots(&object), "{object}");
+        }
+    }
+
+    #[test]
+    fn a_summary_is_known_by_its_name() {
+        let name = FsName { tag: "home".parse().unwrap(), id: Uuid::from_u128(7) };
+        let summary = name.summary_object(26, Uuid::from_u128(0xab));
+        assert!(summary.ends_with("/ledger-summary/000000000000001a-000000000000000000000000000000ab.json.zst"));
+        assert!(name.is_summary_upto(26, &summary) && !name.is_summary_upto(25, &summary));
+        let capitals = summary.replace("ab.json", "AB.json");
+        let other = FsName { tag: "home".parse().unwrap(), id: Uuid::from_u128(8) };
+        for object in [capitals, other.summary_object(26, Uuid::from_u128(0xab)), name.ledger_object(26), String::new()]
+        {
+            assert!(!name.is_summary_upto(26, &object), "{object}");
         }
     }
 

@@ -5,11 +5,13 @@ use super::error::LedgerError;
 use super::history::History;
 use super::intent::{Intent, IntentStore, Persisted};
 use super::read::Ledger;
-use super::record::{Entry, LEDGER_FORMAT, LedgerRecord, Seq, State};
+use super::record::{Entry, LEDGER_FORMAT, LedgerRecord, Seq, State, SummaryEntry};
 use super::rules;
+use super::summarize::Pace;
 use super::writer::{Stamps, SystemStamps, Writer};
 use crate::store::{PutOutcome, StoreError, StoreErrorKind};
 use bytes::Bytes;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -63,6 +65,7 @@ pub struct Appender {
     intents: Arc<dyn IntentStore>,
     writer: Writer,
     stamps: Arc<dyn Stamps>,
+    pace: Pace,
     /// Held while a record is in flight; the last op of this process life that is known to be applied.
     in_flight: Mutex<Option<Uuid>>,
 }
@@ -80,7 +83,13 @@ impl Appender {
 
     /// The same with another clock and other randomness.
     pub fn with_stamps(ledger: Ledger, intents: Arc<dyn IntentStore>, writer: Writer, stamps: Arc<dyn Stamps>) -> Self {
-        Self { ledger, intents, writer, stamps, in_flight: Mutex::new(None) }
+        Self { ledger, intents, writer, stamps, pace: Pace::default(), in_flight: Mutex::new(None) }
+    }
+
+    /// The same with a summary after every so many records; see [`SUMMARY_EVERY_RECORDS`](super::SUMMARY_EVERY_RECORDS).
+    #[must_use]
+    pub fn summarizing_every(self, records: NonZeroU64) -> Self {
+        Self { pace: Pace::every(records), ..self }
     }
 
     /// The ledger that it appends to.
@@ -93,6 +102,14 @@ impl Appender {
         &self.writer
     }
 
+    pub(super) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    pub(super) fn fresh_op(&self) -> Uuid {
+        self.stamps.fresh_op()
+    }
+
     /// Reads to the tail, lets `decide` look at it, appends what it says. Whenever somebody else was faster, `decide` is
     /// asked anew on the new tail. An older intent is resolved first. On [`LedgerError::Unknown`] the intent stays:
     /// call [`Appender::resolve`] or append again later.
@@ -102,6 +119,7 @@ impl Appender {
     ) -> Result<Applied, LedgerError> {
         let mut last_op = self.in_flight.lock().await;
         self.resolve_pending(&mut last_op).await?;
+        let mut may_summarize = true;
         for _ in 0..ROUNDS_MAX {
             let history = self.ledger.history().await?;
             self.refuse_strangers(&history, *last_op)?;
@@ -111,7 +129,14 @@ impl Appender {
                     return Ok(Applied { seq, record: Arc::new(self.ledger.read(seq).await?) });
                 }
             };
-            let intent = self.intent(&history, entry)?;
+            let mut summary = None;
+            if may_summarize && self.is_summary_due(&history, &entry) {
+                may_summarize = false;
+                summary = self.summarize(&history).await;
+            }
+            let intent = self.intent(&history, entry, summary)?;
+            // Or the record could not be added to it without a copy.
+            drop(history);
             let persisted = Persisted::persist(self.intents.as_ref(), intent).await?;
             if let Sent::Applied(applied) = self.send(persisted, &mut last_op).await? {
                 return Ok(applied);
@@ -139,7 +164,7 @@ impl Appender {
     }
 
     /// The next record, checked by the rules that its readers will apply.
-    fn intent(&self, history: &History, entry: Entry) -> Result<Intent, LedgerError> {
+    fn intent(&self, history: &History, entry: Entry, summary: Option<SummaryEntry>) -> Result<Intent, LedgerError> {
         let mut record = LedgerRecord {
             format: LEDGER_FORMAT,
             fs: self.ledger.name().id,
@@ -149,7 +174,7 @@ impl Appender {
             node: self.writer.node,
             incarnation: self.writer.incarnation,
             time: self.stamps.now(),
-            state: State::default(),
+            state: State { summary, ..State::default() },
             entry,
         };
         record.state = rules::next_state(history.state(), &record);

@@ -14,6 +14,12 @@ pub(super) fn hash(bytes: &[u8]) -> String {
     format!("{NO_HASH}{}", blake3::hash(bytes).to_hex())
 }
 
+/// Whether `text` is the hash of some bytes.
+pub(super) fn is_hash(text: &str) -> bool {
+    let digits = text.strip_prefix(NO_HASH).unwrap_or_default();
+    digits.len() == 64 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// The bytes of a record.
 pub(super) fn encode(record: &LedgerRecord) -> Result<Bytes, LedgerError> {
     let bytes = serde_json::to_vec(record).map_err(|e| LedgerError::Invalid { reason: e.to_string() })?;

@@ -4,7 +4,7 @@ use super::codec::NO_HASH;
 use super::record::{LedgerRecord, Seq, SnapshotEntry, State};
 use crate::names::FsName;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -19,7 +19,7 @@ pub struct Tail {
 }
 
 /// Who holds the newest epoch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// The epoch.
     pub epoch: u32,
@@ -36,7 +36,7 @@ pub struct Holder {
 }
 
 /// A snapshot with the record that made it official.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Published {
     /// The record.
     pub seq: Seq,
@@ -45,7 +45,7 @@ pub struct Published {
 }
 
 /// A delete record in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deletion {
     /// The record.
     pub seq: Seq,
@@ -56,7 +56,7 @@ pub struct Deletion {
 }
 
 /// A condemn record in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condemnation {
     /// When, by the writer's clock: the grace time counts from here.
     pub time: Timestamp,
@@ -69,14 +69,14 @@ pub struct Condemnation {
 }
 
 /// From which snapshot record to which one (exclusive) a pack is used.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Life {
     pub(super) born: Seq,
     pub(super) dead: Option<Seq>,
 }
 
 /// The ledger's content up to its tail; grows only by records that passed all checks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct History {
     pub(super) fs: FsName,
     pub(super) tail: Option<Tail>,

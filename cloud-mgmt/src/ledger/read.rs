@@ -3,7 +3,7 @@
 use super::codec;
 use super::error::LedgerError;
 use super::history::{History, Published, Tail};
-use super::record::{LedgerRecord, Seq};
+use super::record::{LedgerRecord, Seq, SummaryEntry};
 use crate::names::FsName;
 use crate::store::{ObjectStore, StoreError};
 use bytes::Bytes;
@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Requests in flight while a history is read.
-const GETS_IN_FLIGHT: usize = 16;
+pub(super) const GETS_IN_FLIGHT: usize = 16;
+/// After so many records from the first one on, a reader looks for a summary of the others.
+const READ_BEFORE_SKIPPING: u64 = 31;
 /// The hint is written after every so many records.
 const HINT_EVERY_RECORDS: u64 = 16;
 
@@ -23,6 +25,14 @@ pub struct Ledger {
     store: Arc<dyn ObjectStore>,
     name: FsName,
     known: Arc<Known>,
+    summaries: Summaries,
+}
+
+/// Whether a long ledger is read by its newest summary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Summaries {
+    Used,
+    Ignored,
 }
 
 /// What was read so far.
@@ -32,6 +42,8 @@ struct Known {
     reading: tokio::sync::Mutex<()>,
     /// Never held while anything waits.
     history: Mutex<Arc<History>>,
+    /// The summary that could not be used.
+    distrusted: Mutex<Option<SummaryEntry>>,
 }
 
 impl Known {
@@ -56,8 +68,18 @@ struct Hint {
 impl Ledger {
     /// The ledger of `name`; does nothing yet.
     pub fn new(store: Arc<dyn ObjectStore>, name: FsName) -> Self {
+        Self::with(store, name, Summaries::Used)
+    }
+
+    /// The same for whoever wants to see every record: no summary stands for any of them.
+    pub fn of_records_alone(store: Arc<dyn ObjectStore>, name: FsName) -> Self {
+        Self::with(store, name, Summaries::Ignored)
+    }
+
+    fn with(store: Arc<dyn ObjectStore>, name: FsName, summaries: Summaries) -> Self {
         let history = Mutex::new(Arc::new(History::new(name.clone())));
-        Self { store, name, known: Arc::new(Known { reading: tokio::sync::Mutex::new(()), history }) }
+        let known = Known { reading: tokio::sync::Mutex::new(()), history, distrusted: Mutex::new(None) };
+        Self { store, name, known: Arc::new(known), summaries }
     }
 
     /// The filesystem.
@@ -115,9 +137,11 @@ impl Ledger {
     }
 
     /// Reads and verifies everything that is new and returns the sum of all records. Costs one request when there is
-    /// nothing new. At the first record that breaks a rule it stops with [`LedgerError::Corrupt`]: never skipped.
+    /// nothing new. At the first record that breaks a rule it stops with [`LedgerError::Corrupt`]: never skipped. Of a long
+    /// ledger the first look takes the newest summary for the records before it; what is known already grows by records alone.
     pub async fn history(&self) -> Result<Arc<History>, LedgerError> {
-        let _turn = self.known.reading.lock().await;
+        let _turn = self.take_turn().await;
+        let mut may_skip = self.summaries == Summaries::Used && self.known().tail().is_none();
         let mut window = 1;
         loop {
             let first = self.known.lock().tail_seq().next();
@@ -129,7 +153,39 @@ impl Ledger {
                 return Ok(self.known());
             }
             window = (window * 2).min(GETS_IN_FLIGHT);
+            if may_skip && self.known().tail_seq().0 >= READ_BEFORE_SKIPPING {
+                may_skip = false;
+                let before = self.known().tail_seq();
+                self.skip_ahead().await?;
+                // There is little behind the end that was just found.
+                window = if self.known().tail_seq() > before { 1 } else { window };
+            }
         }
+    }
+
+    /// Held while records are fetched.
+    pub(super) async fn take_turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.known.reading.lock().await
+    }
+
+    /// Takes in the next record.
+    pub(super) fn apply(&self, seq: Seq, bytes: &Bytes) -> Result<(), LedgerError> {
+        self.known.apply(seq, bytes)
+    }
+
+    /// Everything that is known from now on.
+    pub(super) fn replace(&self, history: History) {
+        *self.known.lock() = Arc::new(history);
+    }
+
+    /// Remembers that a summary cannot be used, so that a master writes another one.
+    pub(super) fn distrust(&self, entry: &SummaryEntry) {
+        *self.known.distrusted.lock().unwrap_or_else(PoisonError::into_inner) = Some(entry.clone());
+    }
+
+    /// Whether a summary could not be used.
+    pub(super) fn distrusts(&self, entry: &SummaryEntry) -> bool {
+        self.known.distrusted.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(entry)
     }
 
     /// Live snapshots, oldest first.
@@ -175,7 +231,7 @@ impl Ledger {
     }
 
     /// Up to `count` records from `first` on, as far as they follow each other.
-    async fn fetch_window(&self, first: Seq, count: usize) -> Result<Vec<Bytes>, LedgerError> {
+    pub(super) async fn fetch_window(&self, first: Seq, count: usize) -> Result<Vec<Bytes>, LedgerError> {
         let seqs = (first.0..).take(count).map(Seq);
         let mut answers = try_join_all(seqs.map(|seq| self.fetch(seq))).await?;
         // A free position below a taken one: the writers were between our two looks, or a record was deleted.

@@ -73,6 +73,22 @@ pub struct State {
     pub properties_seq: Option<Seq>,
     /// The delete record in force.
     pub deleted_seq: Option<Seq>,
+    /// The newest summary of the records below.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<SummaryEntry>,
+}
+
+/// All that the records up to one say, as one object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SummaryEntry {
+    /// The last record that is summed up: the one before the first that names this summary.
+    pub upto_seq: Seq,
+    /// Object name, whole.
+    pub object: String,
+    /// Bytes.
+    pub size: u64,
+    /// `b3:` and the BLAKE3 (64 hex digits) of the object.
+    pub hash: String,
 }
 
 /// What a record says.

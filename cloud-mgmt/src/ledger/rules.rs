@@ -1,8 +1,10 @@
 //! What may follow a history (rules 5 to 13): one table for readers, which refuse what breaks it, and for writers, which
 //! check themselves before they send.
 
+use super::codec;
 use super::history::History;
-use super::record::{Entry, LedgerRecord, SnapshotEntry, State};
+use super::record::{Entry, LedgerRecord, Seq, SnapshotEntry, State, SummaryEntry};
+use super::summary::SUMMARY_BYTES_MAX;
 use std::collections::HashSet;
 use uuid::Uuid;
 
@@ -24,6 +26,8 @@ pub(super) fn next_state(before: &State, record: &LedgerRecord) -> State {
         Entry::Unknown => state = record.state.clone(),
         Entry::Drop { .. } | Entry::Pin { .. } | Entry::Unpin { .. } | Entry::Condemn { .. } | Entry::Purge { .. } => {}
     }
+    // A version that knows no summaries names none: the one before it stays the newest.
+    state.summary = record.state.summary.clone().or_else(|| before.summary.clone());
     state
 }
 
@@ -36,8 +40,28 @@ pub(super) fn check(history: &History, record: &LedgerRecord) -> Result<(), Stri
         return Err(format!("does not continue record {}: the hash chain is broken", history.tail_seq()));
     }
     check_entry(history, record)?;
-    if record.state != next_state(&history.state, record) {
+    let sum = State { summary: record.state.summary.clone(), ..next_state(&history.state, record) };
+    if record.state != sum {
         return Err("its sum contradicts the records before it".into());
+    }
+    check_summary(history, record)
+}
+
+/// The newest summary goes from record to record; a new one sums up exactly the records before its first record.
+fn check_summary(history: &History, record: &LedgerRecord) -> Result<(), String> {
+    let Some(summary) = record.state.summary.as_ref().filter(|summary| history.state.summary.as_ref() != Some(summary))
+    else {
+        return Ok(());
+    };
+    let SummaryEntry { upto_seq, object, size, hash } = summary;
+    if *upto_seq != history.tail_seq() || *upto_seq == Seq(0) {
+        return Err(format!("its new summary ends at record {upto_seq}, not before it"));
+    }
+    if !history.fs.is_summary_upto(upto_seq.0, object) {
+        return Err(format!("{object} is no summary of this ledger up to record {upto_seq}"));
+    }
+    if !(1..=SUMMARY_BYTES_MAX).contains(size) || !codec::is_hash(hash) {
+        return Err(format!("its summary of {size} bytes with the hash {hash:?} cannot be"));
     }
     Ok(())
 }

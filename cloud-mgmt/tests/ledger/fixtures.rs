@@ -1,12 +1,13 @@
-//! A ledger of format 1 with a record of each kind, committed: it must be readable for ever.
+//! Ledgers of format 1 with a record of each kind, the second one with a summary, committed: they must be readable for ever.
 //!
 //! `CBFS_TEST_BLESS=1` writes the files anew; that is right only before a format is released.
 
 use crate::world::{fs, pack, snapshot};
-use cloud_mgmt::ledger::{Appender, Ledger, MemoryIntents, Seq, Stamps, Writer};
+use cloud_mgmt::ledger::{Appender, Ledger, MemoryIntents, Seq, Stamps, SummaryEntry, Writer};
 use cloud_mgmt::store::MemoryStore;
 use cloud_mgmt::store::ObjectStore;
 use jiff::Timestamp;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,12 +30,20 @@ impl Stamps for Counting {
     }
 }
 
-fn file(seq: u64) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ledger-1");
-    folder.join(format!("{seq:016x}.json"))
+fn folder(ledger: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(ledger)
 }
 
-async fn write_each_kind(bucket: &MemoryStore) {
+fn file(seq: u64) -> PathBuf {
+    folder("ledger-1").join(format!("{seq:016x}.json"))
+}
+
+/// Of `object`, in the second ledger.
+fn second(object: &str) -> PathBuf {
+    folder("ledger-2").join(object.strip_prefix(&format!("{}/", fs())).unwrap().replace('/', "-"))
+}
+
+async fn write_each_kind(bucket: &MemoryStore) -> Appender {
     let ledger = Ledger::new(Arc::new(bucket.another_client()), fs());
     let writer = Writer { node: Uuid::from_u128(0xa), incarnation: Uuid::from_u128(0xb), host: "n1".into() };
     let intents = Arc::new(MemoryIntents::default());
@@ -54,6 +63,7 @@ async fn write_each_kind(bucket: &MemoryStore) {
     node.purge(condemned).await.unwrap();
     node.delete("no longer needed").await.unwrap();
     node.undelete().await.unwrap();
+    node
 }
 
 #[tokio::test]
@@ -81,4 +91,45 @@ async fn the_committed_ledger_reads_and_is_what_is_written_today() {
     assert_eq!(history.condemned()[&Seq(8)].purged, Some(Seq(9)));
     assert_eq!(history.holder().unwrap().host, "n1");
     assert!(history.deletion().is_none());
+}
+
+/// The records of the first ledger, then a snapshot that brings a summary of them, and one record more.
+async fn write_summarized(bucket: &MemoryStore) -> SummaryEntry {
+    let node = write_each_kind(bucket).await.summarizing_every(NonZeroU64::new(11).unwrap());
+    let third = node.publish_snapshot(&snapshot(3, Some(2), 1)).await.unwrap();
+    node.pin(snapshot(3, None, 1).id, "year's end").await.unwrap();
+    third.record.state.summary.clone().unwrap()
+}
+
+fn unpacked(stored: &[u8]) -> String {
+    String::from_utf8(zstd::bulk::decompress(stored, 1 << 20).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn the_committed_summary_reads_and_says_what_is_written_today() {
+    let written = MemoryStore::new();
+    let today = write_summarized(&written).await;
+    let mut objects: Vec<_> = (1..=13).map(|seq| fs().ledger_object(seq)).collect();
+    objects.push(today.object.clone());
+    let bucket = MemoryStore::new();
+    for object in &objects {
+        if std::env::var_os("CBFS_TEST_BLESS").is_some() {
+            std::fs::create_dir_all(folder("ledger-2")).unwrap();
+            std::fs::write(second(object), written.get(object).await.unwrap()).unwrap();
+        }
+        bucket.put(object, std::fs::read(second(object)).unwrap().into()).await.unwrap();
+    }
+    // Another zstd may write other bytes of the same JSON.
+    let (ours, theirs) = (written.get(&today.object).await.unwrap(), bucket.get(&today.object).await.unwrap());
+    assert_eq!(unpacked(&ours), unpacked(&theirs));
+
+    let ledger = Ledger::of_records_alone(Arc::new(bucket), fs());
+    let mut bad = Vec::new();
+    let history = ledger.audit(&mut bad).await.unwrap();
+    assert!(bad.is_empty() && history.tail_seq() == Seq(13), "{bad:?}");
+    let summary = history.state().summary.clone().unwrap();
+    assert_eq!(summary.upto_seq, Seq(11));
+    let told = ledger.summary(&summary).await.unwrap();
+    assert_eq!((told.snapshots().len(), told.condemned()[&Seq(8)].purged), (1, Some(Seq(9))));
+    assert_eq!((told.properties().len(), told.holder().unwrap().host.as_str()), (1, "n1"));
 }
