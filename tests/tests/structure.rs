@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use cargo_metadata::{CargoOpt, DependencyKind, Metadata, MetadataCommand, PackageId};
 use cloud_mgmt::config::CONFIG_FORMAT;
 use cloud_mgmt::ledger::record::{LEDGER_FORMAT, RECORD_BYTES_MAX};
+use cloud_mgmt::ledger::summary;
 use kvfs::segment::header;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -181,7 +182,7 @@ fn shown(bytes: u64) -> String {
 #[test]
 fn the_pages_quote_the_limits_of_the_code() -> Result<()> {
     // The page, how a line of it begins or what stands before the number, the number.
-    let quoted: [(&str, &str, String); 22] = [
+    let quoted: [(&str, &str, String); 26] = [
         ("index-run.md", "# Index run, format ", footer::RUN_FORMAT.to_string()),
         ("index-run.md", "| 8 | 2 | format of the writer: ", footer::RUN_FORMAT.to_string()),
         ("index-run.md", "footer   = ", footer::FOOTER_BYTES.to_string()),
@@ -199,6 +200,10 @@ fn the_pages_quote_the_limits_of_the_code() -> Result<()> {
         ("journal.md", "the bytes of a write (up to ", shown(kvfs::op::INLINE_BYTES_MAX as u64)),
         ("ledger.md", "| `format` | ", LEDGER_FORMAT.to_string()),
         ("ledger.md", "One JSON object, at most ", shown(RECORD_BYTES_MAX as u64)),
+        ("ledger.md", "bytes of the object, 1 to ", shown(summary::SUMMARY_BYTES_MAX)),
+        ("ledger.md", "tells its length, at most ", shown(summary::SUMMARY_JSON_BYTES_MAX as u64)),
+        ("ledger.md", "| `version` | number | ", summary::SUMMARY_VERSION.to_string()),
+        ("ledger.md", "the first snapshot that finds ", cloud_mgmt::ledger::SUMMARY_EVERY_RECORDS.to_string()),
         ("config.md", "| `format` | number | ", CONFIG_FORMAT.to_string()),
         ("values.md", "| bytes of a file in one window | ", shown(kvfs::schema::WINDOW_BYTES)),
         ("values.md", "| raw frame that a reader accepts | ", shown(u64::from(pack::FRAME_RAW_BYTES_MAX))),

@@ -8,7 +8,9 @@ use crate::agent::SnapshotSelector;
 use crate::error::AgentError;
 use crate::run::Hash128;
 use cloud_mgmt::config::{AccessMode, ConfigError, FsConfig, unknown_feature};
-use cloud_mgmt::ledger::{History, Ledger, LedgerError, PackEntry, Published, RunEntry, Seq, SnapshotEntry};
+use cloud_mgmt::ledger::{
+    BadSummary, History, Ledger, LedgerError, PackEntry, Published, RunEntry, Seq, SnapshotEntry, SummaryFault,
+};
 use cloud_mgmt::names::FsName;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -56,8 +58,13 @@ impl Truth {
         check_config(source, name, findings)?;
         // Before the ledger: a hint that is read later may tell of records that were not there yet.
         let hint = runtime.block_on(source.store.get(&name.hint_object())).ok();
-        let ledger = Ledger::new(Arc::clone(&source.store), name.clone());
-        let (history, whole) = match runtime.block_on(ledger.history()) {
+        let ledger = Ledger::of_records_alone(Arc::clone(&source.store), name.clone());
+        let mut bad = Vec::new();
+        let audited = runtime.block_on(ledger.audit(&mut bad));
+        for bad in bad {
+            findings.add(finding_of(&bad));
+        }
+        let (history, whole) = match audited {
             Ok(history) => (history, true),
             Err(LedgerError::Corrupt { object, reason }) => {
                 let what = format!("{reason}; nothing behind it is trusted or looked at");
@@ -232,6 +239,17 @@ impl Truth {
         }
         Ok((objects, bytes))
     }
+}
+
+/// A summary that readers cannot use, or must not.
+fn finding_of(bad: &BadSummary) -> Finding {
+    let problem = match &bad.fault {
+        SummaryFault::Missing => Problem::Missing,
+        SummaryFault::Damaged { .. } => Problem::WrongBytes,
+        _ => Problem::Malformed,
+    };
+    let what = format!("the summary of the ledger that record {} names: {}", bad.named_by, bad.fault);
+    Finding::new(problem, Some(&bad.entry.object), what)
 }
 
 /// Epoch and xid in the last component of an object's name.

@@ -4,7 +4,8 @@ use crate::fuzz::{Target, verdict};
 use bytes::Bytes;
 use cloud_mgmt::config::FsConfig;
 use cloud_mgmt::ledger::{
-    Appender, Decision, Entry, Ledger, LedgerErrorKind, LedgerRecord, MemoryIntents, Seq, Writer,
+    Appender, Decision, Entry, Ledger, LedgerErrorKind, LedgerRecord, MemoryIntents, Seq, SummaryEntry, SummaryFault,
+    Writer,
 };
 use cloud_mgmt::names::FsName;
 use cloud_mgmt::store::{MemoryStore, ObjectStore};
@@ -22,6 +23,7 @@ const WORDS: &[&str] = &[
     "\"kind\":\"undelete\"",
     "\"kind\":\"later\"",
     "\"ino_from\":",
+    "\"summary\":",
     "null",
     "[]",
     "{}",
@@ -32,11 +34,31 @@ const WORDS: &[&str] = &[
     "\n",
 ];
 
+const SUMMARY_WORDS: &[&str] = &[
+    "\"upto_seq\":",
+    "\"state\":",
+    "\"holder\":null",
+    "\"snapshots\":",
+    "\"packs\":",
+    "\"condemned\":",
+    "\"deletion\":",
+    "\"authors\":",
+    "null",
+    "[]",
+    "{}",
+    "-1",
+    "b3:",
+];
+
 pub const RECORD: Target = Target { name: "ledger-record", seeds: records, words: WORDS, parse: record };
 pub const CHAIN: Target = Target { name: "ledger-chain", seeds: chains, words: WORDS, parse: chain };
 pub const WRITTEN: Target = Target { name: "ledger-written", seeds: entries, words: WORDS, parse: written };
+pub const SUMMARY: Target = Target { name: "ledger-summary", seeds: summaries, words: SUMMARY_WORDS, parse: summary };
 pub const HINT: Target = Target { name: "hint", seeds: hints, words: WORDS, parse: hint };
 pub const CONFIG: Target = Target { name: "config", seeds: configs, words: WORDS, parse: config };
+
+/// The last record in the golden summary.
+const SUMMED_UP: u64 = 11;
 
 /// Records of a chain that are looked at.
 const CHAIN_MAX: usize = 16;
@@ -120,6 +142,52 @@ fn chain(bytes: &[u8]) -> String {
             assert!(known.tail_seq() < Seq(put), "stopped behind the end");
             let rest = error.to_string();
             verdict(&rest.split_once(".json").map_or("", |(_, rest)| rest))
+        }
+    }
+}
+
+/// The golden ledger with a summary: its last record that is summed up, and the summary.
+fn summarized() -> (Vec<u8>, Vec<u8>) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cloud-mgmt/tests/fixtures/ledger-2");
+    let file = |name: &str| std::fs::read(folder.join(name)).expect("a golden file");
+    let mut names = std::fs::read_dir(&folder).expect("golden files").map(|entry| entry.expect("an entry").file_name());
+    let name = names.find(|name| name.as_encoded_bytes().starts_with(b"ledger-summary-")).expect("a golden summary");
+    (file(&format!("ledger-{SUMMED_UP:016x}.json")), file(name.to_str().expect("text")))
+}
+
+/// A zero byte, then the object as it is stored; another byte, then its JSON.
+fn summaries() -> Vec<Vec<u8>> {
+    let stored = summarized().1;
+    let json = zstd::bulk::decompress(&stored, 1 << 20).expect("decompresses");
+    let with = |first: u8, rest: &[u8]| [&[first], rest].concat();
+    vec![with(0, &stored), with(b'J', &json)]
+}
+
+/// Under the right hash: it says what a ledger may say, or what is wrong with it.
+fn summary(bytes: &[u8]) -> String {
+    let Some((first, rest)) = bytes.split_first() else { return "nothing".into() };
+    let stored = match first {
+        0 => rest.to_vec(),
+        _ => zstd::bulk::compress(rest, 1).expect("compresses"),
+    };
+    let object = fs().summary_object(SUMMED_UP, uuid_of(1));
+    let hash = format!("b3:{}", blake3::hash(&stored).to_hex());
+    let entry = SummaryEntry { upto_seq: Seq(SUMMED_UP), object, size: stored.len() as u64, hash };
+    let store = MemoryStore::new();
+    let read = wait(async {
+        store.put(&fs().ledger_object(SUMMED_UP), summarized().0.into()).await.expect("stores");
+        store.put(&entry.object, stored.into()).await.expect("stores");
+        Ledger::new(Arc::new(store), fs()).summary(&entry).await
+    });
+    match read {
+        Ok(history) => {
+            assert_eq!(history.tail_seq(), Seq(SUMMED_UP));
+            let _ = (history.retained(), history.unreferenced());
+            format!("{} snapshots", history.snapshots().len())
+        }
+        Err(fault) => {
+            assert!(matches!(fault, SummaryFault::Malformed { .. } | SummaryFault::Version { .. }), "{fault}");
+            verdict(&fault)
         }
     }
 }

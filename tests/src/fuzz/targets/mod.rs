@@ -13,7 +13,7 @@ mod schema;
 use super::Target;
 
 /// All of them.
-pub const ALL: [Target; 17] = [
+pub const ALL: [Target; 18] = [
     schema::KEY,
     schema::VALUE,
     schema::OPERATION,
@@ -24,6 +24,7 @@ pub const ALL: [Target; 17] = [
     ledger::RECORD,
     ledger::CHAIN,
     ledger::WRITTEN,
+    ledger::SUMMARY,
     ledger::HINT,
     ledger::CONFIG,
     names::OBJECT,

@@ -4,6 +4,7 @@ mod counting;
 mod damage;
 mod made;
 mod resume;
+mod summary;
 
 use crate::node::Bucket;
 use bytes::Bytes;

@@ -1,0 +1,81 @@
+//! Summaries of the ledger in the bucket of an agent.
+
+use crate::node::{Bucket, Node};
+use crate::tree::{self, Tree};
+use cloud_mgmt::admin::{DeleteMode, delete};
+use cloud_mgmt::ledger::{Appender, Ledger, MemoryIntents, SnapshotEntry, Writer};
+use cloud_mgmt::store::MemoryStore;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use toa::verify::{Problem, VerifyOptions};
+use toa::{SnapshotSelector, SnapshotState};
+use uuid::Uuid;
+
+/// A snapshot of an agent and, by the next master, 34 more in which nothing has changed: more records than a reader looks
+/// at before it asks for a summary, and a summary for each fourth.
+fn long() -> (Bucket, Tree) {
+    let bucket = Bucket::new(Arc::new(MemoryStore::new()));
+    let master = Node::master(&bucket);
+    for n in 0..20_u64 {
+        tree::write_file(master.fs().as_ref(), &format!("f{n}"), &tree::noise(n, 3_000));
+    }
+    master.agent().request_snapshot(Some("first".into()), None).unwrap();
+    assert_eq!(master.finished("first"), SnapshotState::Complete);
+    let tree = Tree::read(master.fs().as_ref());
+    drop(master);
+    let ledger = Ledger::new(bucket.store.clone(), bucket.name.clone());
+    let next = Appender::new(ledger, Arc::new(MemoryIntents::default()), Writer::ephemeral());
+    let next = next.summarizing_every(NonZeroU64::new(4).unwrap());
+    bucket.runtime.block_on(next.promote(1)).unwrap();
+    for n in 0..34 {
+        let newest = (*next.ledger().known().newest_snapshot().unwrap().snapshot).clone();
+        let (parent, name) = (Some(newest.id), Some(format!("same {n}")));
+        let (packs_new, xid_from) = (vec![], newest.xid);
+        let same = SnapshotEntry { id: Uuid::new_v4(), name, epoch: 2, parent, xid_from, packs_new, ..newest };
+        bucket.runtime.block_on(next.publish_snapshot(&same)).unwrap();
+    }
+    (bucket, tree)
+}
+
+#[test]
+fn a_summary_is_checked_kept_and_never_an_orphan() {
+    let (bucket, tree) = long();
+    let summaries = bucket.objects("/ledger-summary/");
+    assert!(summaries.len() >= 8, "{summaries:?}");
+    let (report, told) = bucket.verify(&VerifyOptions::default());
+    assert!(report.is_sound() && report.unreferenced == 0, "{report:?} {told:?}");
+    let newest = summaries.last().unwrap();
+    let mount = |snapshot: SnapshotSelector| {
+        let slave = Node::slave(&bucket, snapshot);
+        let shown = Tree::read(slave.fs().as_ref());
+        assert!(shown == tree, "{}", shown.difference(&tree));
+    };
+    mount(SnapshotSelector::Latest);
+
+    let whole = bucket.get(newest);
+    let check = |problem: Problem| {
+        let (report, told) = bucket.verify(&VerifyOptions::default());
+        let found: Vec<_> = told.findings.iter().map(|finding| (finding.problem, finding.object.as_ref())).collect();
+        assert!(!report.is_sound() && found == [(problem, Some(newest))], "{found:?}");
+        mount(SnapshotSelector::Named("same 3".into()));
+    };
+    let mut bad = whole.to_vec();
+    *bad.last_mut().unwrap() ^= 1;
+    bucket.put(newest, bad);
+    check(Problem::WrongBytes);
+    bucket.delete(newest);
+    check(Problem::Missing);
+    bucket.put(newest, whole);
+    // An older one has no readers any more.
+    bucket.delete(&summaries[0]);
+    assert!(bucket.verify(&VerifyOptions::default()).0.is_sound());
+
+    let deleted = bucket.runtime.block_on(delete(&bucket.store, &bucket.name, DeleteMode::Really)).unwrap();
+    assert!(deleted.objects > 0);
+    assert_eq!(bucket.objects("/ledger-summary/"), summaries[1..], "a deletion leaves them");
+    let read = |ledger: Ledger| bucket.runtime.block_on(ledger.history()).unwrap();
+    let history = read(Ledger::new(bucket.store.clone(), bucket.name.clone()));
+    assert_eq!(history, read(Ledger::of_records_alone(bucket.store.clone(), bucket.name.clone())));
+    let mut condemned = history.condemned().values().flat_map(|condemnation| &condemnation.objects);
+    assert!(condemned.all(|object| !summaries.contains(object)));
+}
