@@ -78,12 +78,21 @@ impl Truth {
         let listed = objects.into_iter().map(|object| (object.name, object.size)).collect();
         let snapshots = select(&history, options.snapshot.as_ref(), only)?;
         let mut truth = Self { ledger, runtime, history, snapshots, packs: BTreeMap::new(), listed };
+        truth.check_summary_size(findings);
         if whole {
             truth.check_end(source, name, hint.as_deref(), findings)?;
         }
         truth.find_packs(findings)?;
         truth.check_manifests(name, findings)?;
         Ok(truth)
+    }
+
+    /// The newest summary is as long as the ledger says: of a longer one only that much is read.
+    fn check_summary_size(&self, findings: &mut Findings) {
+        let Some(entry) = &self.history.state().summary else { return };
+        let Some(size) = self.listed.get(&entry.object).filter(|size| **size > entry.size) else { return };
+        let what = format!("it has {size} bytes, the ledger says {}", entry.size);
+        findings.add(Finding::new(Problem::WrongSize, Some(&entry.object), what));
     }
 
     /// Records behind the end that was found: somebody took a record away.

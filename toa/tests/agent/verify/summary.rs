@@ -63,6 +63,8 @@ fn a_summary_is_checked_kept_and_never_an_orphan() {
     *bad.last_mut().unwrap() ^= 1;
     bucket.put(newest, bad);
     check(Problem::WrongBytes);
+    bucket.put(newest, [&whole[..], b"more"].concat());
+    check(Problem::WrongSize);
     bucket.delete(newest);
     check(Problem::Missing);
     bucket.put(newest, whole);
