@@ -2,6 +2,7 @@
 
 mod counting;
 mod damage;
+mod golden;
 mod made;
 mod resume;
 mod summary;
