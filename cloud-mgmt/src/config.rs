@@ -56,8 +56,10 @@ pub enum AccessMode {
 
 /// A snapshot with index runs that are split by key.
 pub const SPLIT_RUNS: &str = "split-runs";
+/// A snapshot whose index says who uses each pack. Whoever only reads files needs not know it.
+pub const PACK_USERS: &str = "ro-pack-users";
 /// Features that this version knows.
-const FEATURES_KNOWN: &[&str] = &[SPLIT_RUNS];
+const FEATURES_KNOWN: &[&str] = &[SPLIT_RUNS, PACK_USERS];
 /// An unknown feature with this prefix does not stop readers.
 const READERS_NEED_NOT_KNOW: &str = "ro-";
 

@@ -6,12 +6,15 @@ use crate::data::{DataOptions, DataStore};
 use crate::ids::{Epoch, Ino, PackNo, SegmentNo, Xid};
 use crate::journal::{Journal, JournalIdentity, JournalOptions};
 use crate::op::{
-    AllocateMode, AttributeChange, CopyRange, Entry, NewInode, Op, Payload, Privileges, Record, RenameMode,
+    AllocateMode, AttributeChange, CopyRange, Entry, Evacuation, NewInode, Op, Payload, Privileges, Record, RenameMode,
     SnapshotKind, SnapshotRequest, XattrMode,
 };
 use crate::request::{Lane, RequestId, Requested};
 use crate::schema::value::PackValue;
-use crate::schema::{BlobRef, DirentValue, Extent, FileKind, FrameRef, InodeValue, Place, Time, Value, WindowValue};
+use crate::schema::{
+    BlobRef, DirentValue, Extent, FileKind, FrameRef, InodeValue, PackUsersValue, Place, Time, UserRanges, Value,
+    WindowValue,
+};
 use bytes::Bytes;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -111,6 +114,11 @@ fn values_of_format_1_are_read_for_ever() {
     values.push(Value::Dirent(DirentValue { ino: Ino(u64::MAX), kind: FileKind::BlockDevice }));
     let object = "home-1/pack/x.tar.zst".to_owned();
     values.push(Value::Pack(PackValue { object, size: 1 << 26, live: 5, raw: u64::MAX }));
+    let mut users = UserRanges::default();
+    for ino in [5, 6, 300, 1 << 40] {
+        users.insert(Ino(ino));
+    }
+    values.push(Value::PackUsers(PackUsersValue::new(1 << 26, users)));
     let xid = Xid(0x0102_0304_0506_0708);
     let decode = |bytes: &[u8]| {
         let (found, value) = Value::decode(bytes).unwrap();
@@ -137,6 +145,7 @@ fn operations() -> Vec<Op> {
         requested: time(7),
     };
     let name = Bytes::from_static(b"user.a");
+    let frame = FrameRef { pack: PackNo(7), offset: 1 << 33, stored_len: 500, raw_len: 1 << 20, hash: [0xab; 16] };
     vec![
         Op::Root(new.clone()),
         Op::Make { at: entry(b"a"), inode: new },
@@ -154,6 +163,7 @@ fn operations() -> Vec<Op> {
         Op::Epoch { epoch: Epoch(2) },
         Op::CopyRange { range, privileges },
         Op::PurgeAll { inos: vec![Ino((1 << 40) + 2), Ino((1 << 40) + 3)] },
+        Op::Evacuate(Evacuation { ino, offset: 1 << 40, len: 8, frame, within: 17 }),
     ]
 }
 

@@ -6,7 +6,7 @@
 
 use crate::ids::{Epoch, Ino};
 use crate::request::{DoneRequest, Requested};
-use crate::schema::{BlobRef, FileKind, Time};
+use crate::schema::{BlobRef, FileKind, FrameRef, Time};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -135,6 +135,21 @@ pub struct CopyRange {
     pub to_offset: u64,
     /// How many bytes; all of them are within the source.
     pub len: u64,
+}
+
+/// Bytes of a file that lie in a pack and come back to this machine. What the file shows stays the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evacuation {
+    /// The file.
+    pub ino: Ino,
+    /// First byte in the file.
+    pub offset: u64,
+    /// How many bytes; all of them in one window.
+    pub len: u32,
+    /// The frame that they are in.
+    pub frame: FrameRef,
+    /// First byte in the decompressed frame.
+    pub within: u32,
 }
 
 /// A name in a directory.
@@ -295,4 +310,6 @@ pub enum Op {
         /// Which, each once.
         inos: Vec<Ino>,
     },
+    /// The record's payload takes the place of the same bytes in a pack, where the file still shows them from there.
+    Evacuate(Evacuation),
 }

@@ -18,7 +18,9 @@ pub mod status;
 pub mod tar;
 pub mod verify;
 
-pub use agent::{Agent, AgentOptions, AgentSetup, Listing, SnapshotSelector, check_snapshot_name};
+pub use agent::{
+    Agent, AgentOptions, AgentSetup, EVACUATION_BYTES_MIN, Listing, SnapshotSelector, check_snapshot_name,
+};
 pub use alert::{Alert, AlertKind, Alerts, LogOnly};
 pub use error::{AgentError, ErrorKind};
 pub use kvfs::op::SnapshotKind;

@@ -75,7 +75,7 @@ pub fn write(
 }
 
 /// The runs of bytes of a write: `(offset in the file, length, place of the first byte)`.
-fn pieces(bytes: WriteBytes<'_>) -> FsResult<Vec<(u64, u32, Place)>> {
+pub(super) fn pieces(bytes: WriteBytes<'_>) -> FsResult<Vec<(u64, u32, Place)>> {
     let wrong = || FsError::corrupt("a write whose bytes do not have its length");
     let pieces: Vec<_> = match bytes.payload {
         Payload::None => Vec::new(),
@@ -95,7 +95,7 @@ fn pieces(bytes: WriteBytes<'_>) -> FsResult<Vec<(u64, u32, Place)>> {
 }
 
 /// `len` of the same bytes, from `by` on.
-fn part(place: &Place, by: u32, len: u32) -> Place {
+pub(super) fn part(place: &Place, by: u32, len: u32) -> Place {
     match place {
         Place::Inline(bytes) => {
             let first = (by as usize).min(bytes.len());

@@ -6,6 +6,7 @@ mod attributes;
 mod content;
 mod copy;
 mod draft;
+mod evacuate;
 mod names;
 
 pub use content::{WriteBytes, windows_of};
@@ -38,6 +39,7 @@ pub fn apply(record: &Record, draft: &mut Draft<'_>) -> FsResult<()> {
         Op::SetXattr { ino, name, value, mode } => attributes::set_xattr(draft, *ino, (name, value), *mode, time),
         Op::RemoveXattr { ino, name } => attributes::remove_xattr(draft, *ino, name, time),
         Op::CopyRange { range, privileges } => copy::copy(draft, range, *privileges, time),
+        Op::Evacuate(evacuation) => evacuate::evacuate(draft, evacuation, &record.payload),
         Op::Purge { ino } => names::purge(draft, *ino),
         Op::PurgeAll { inos } => inos.iter().try_for_each(|ino| names::purge(draft, *ino)),
         Op::Snapshot(_) | Op::Epoch { .. } => Ok(()),

@@ -26,6 +26,13 @@ pub struct PendingBytes<'e> {
     _stored: Option<RwLockReadGuard<'e, ()>>,
 }
 
+impl PendingBytes<'_> {
+    /// In the record itself.
+    pub(super) fn inline(data: &[u8]) -> Self {
+        Self { payload: Payload::Inline(Bytes::copy_from_slice(data)), _stored: None }
+    }
+}
+
 impl Engine {
     /// Applies one operation: acknowledged (it survives `kill -9`) on return. The caller holds the locks of the inodes
     /// that it reads and writes.
@@ -48,8 +55,7 @@ impl Engine {
             if self.is_full() && (!self.make_room() || self.is_full()) {
                 return Err(FsError::NoSpace);
             }
-            let payload = Payload::Inline(Bytes::copy_from_slice(data));
-            return Ok(PendingBytes { payload, _stored: None });
+            return Ok(PendingBytes::inline(data));
         }
         self.check_writable()?;
         match self.store_bytes(data) {
@@ -58,7 +64,7 @@ impl Engine {
         }
     }
 
-    fn store_bytes(&self, data: &[u8]) -> FsResult<PendingBytes<'_>> {
+    pub(super) fn store_bytes(&self, data: &[u8]) -> FsResult<PendingBytes<'_>> {
         let guard = self.stored_writes.read();
         let written: Result<Vec<BlobRef>, _> =
             data.chunks(WINDOW_BYTES as usize).map(|chunk| self.data.write(chunk)).collect();

@@ -12,6 +12,7 @@ mod checkpoint;
 mod commit;
 mod consumers;
 mod create;
+mod evacuate;
 mod publish;
 mod purge;
 mod reclaim;

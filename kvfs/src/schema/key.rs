@@ -20,6 +20,8 @@ pub enum Space {
     Orphan = 0x50,
     /// A pack (runs only, under inode `u64::MAX`, so that packs sort last); rest = pack number (u64 BE).
     Pack = 0x60,
+    /// Who uses a pack (as [`Space::Pack`]); rest = pack number (u64 BE).
+    PackUsers = 0x61,
 }
 
 impl Space {
@@ -32,6 +34,7 @@ impl Space {
             0x40 => Self::Dirent,
             0x50 => Self::Orphan,
             0x60 => Self::Pack,
+            0x61 => Self::PackUsers,
             _ => return None,
         })
     }
@@ -80,6 +83,10 @@ impl Key {
     /// A pack.
     pub fn pack(pack: PackNo) -> Self {
         Self::build(u64::MAX, Space::Pack, &pack.0.to_be_bytes())
+    }
+    /// The users of a pack.
+    pub fn pack_users(pack: PackNo) -> Self {
+        Self::build(u64::MAX, Space::PackUsers, &pack.0.to_be_bytes())
     }
     /// The first key of a space of an inode: `[first_of(i, s), end_of(i, s))` is that space.
     pub fn first_of(ino: Ino, space: Space) -> Self {
@@ -171,7 +178,7 @@ impl<'a> Parts<'a> {
             Space::Inode | Space::Cut => rest.is_empty(),
             Space::Window => rest.len() == 8,
             Space::Orphan => rest.len() == 8 && ino == 0,
-            Space::Pack => rest.len() == 8 && ino == u64::MAX,
+            Space::Pack | Space::PackUsers => rest.len() == 8 && ino == u64::MAX,
             Space::Xattr => (1..=255).contains(&rest.len()),
             Space::Dirent => is_name(rest),
         };
@@ -212,7 +219,8 @@ mod tests {
         assert!(keys.windows(2).all(|pair| pair[0] < pair[1]));
         assert!(Key::first_of(ino, Space::Window) < Key::window(ino, 0));
         assert!(Key::window(ino, u64::MAX) < Key::end_of(ino, Space::Window));
-        assert!(Key::pack(PackNo(3)) < Key::end_of_inode(Ino(u64::MAX)));
+        assert!(Key::pack(PackNo(u64::MAX)) < Key::pack_users(PackNo(0)), "all packs, then the users of each");
+        assert!(Key::pack_users(PackNo(3)) < Key::end_of_inode(Ino(u64::MAX)));
     }
 
     #[test]
@@ -225,7 +233,9 @@ mod tests {
         }
         for ino in [Ino(1), Ino(5)] {
             assert!(Key::of_tail(ino, Key::orphan(Ino(7)).split().1).is_none(), "a mark under another inode than 0");
-            assert!(Key::of_tail(ino, Key::pack(PackNo(7)).split().1).is_none(), "a pack that is not at the end");
+            for key in [Key::pack(PackNo(7)), Key::pack_users(PackNo(7))] {
+                assert!(Key::of_tail(ino, key.split().1).is_none(), "a pack that is not at the end");
+            }
         }
         let key = Key::dirent(Ino(9), b"name");
         let parts = Parts::parse(key.as_bytes()).unwrap();

@@ -8,10 +8,12 @@
 
 pub mod inode;
 pub mod key;
+pub mod users;
 pub mod value;
 pub mod window;
 
 pub use inode::{FileKind, InodeValue, Time};
 pub use key::{Key, Space};
+pub use users::{PackUsersValue, UserRanges};
 pub use value::{DirentValue, Value, ValueError};
 pub use window::{BlobRef, Extent, FrameRef, Place, WINDOW_BYTES, WindowValue};

@@ -1,6 +1,7 @@
 //! Values: `xid | kind | body`.
 
 use super::inode::InodeValue;
+use super::users::PackUsersValue;
 use super::window::WindowValue;
 use crate::ids::{Ino, Xid};
 use crate::schema::FileKind;
@@ -49,6 +50,8 @@ pub enum Value {
     Orphan,
     /// Space `Pack`.
     Pack(PackValue),
+    /// Space `PackUsers`.
+    PackUsers(PackUsersValue),
 }
 
 /// Bytes that are not a value of this schema.
@@ -80,6 +83,7 @@ impl Value {
             Self::Dirent(_) => 5,
             Self::Orphan => 6,
             Self::Pack(_) => 7,
+            Self::PackUsers(_) => 8,
         }
     }
 
@@ -99,6 +103,7 @@ impl Value {
             }
             Self::Dirent(v) => postcard::to_extend(v, bytes),
             Self::Pack(v) => postcard::to_extend(v, bytes),
+            Self::PackUsers(v) => postcard::to_extend(v, bytes),
         };
         // Writing plain data into a Vec has no way to fail: none of these types has a custom serialiser that refuses.
         done.map(Bytes::from).unwrap_or_default()
@@ -125,6 +130,13 @@ impl Value {
             5 => Self::Dirent(postcard::from_bytes(body).map_err(bad)?),
             6 => Self::Orphan,
             7 => Self::Pack(postcard::from_bytes(body).map_err(bad)?),
+            8 => {
+                let users: PackUsersValue = postcard::from_bytes(body).map_err(bad)?;
+                if !users.is_sound() {
+                    return Err(ValueError::Body(kind));
+                }
+                Self::PackUsers(users)
+            }
             unknown => return Err(ValueError::UnknownKind(unknown)),
         };
         Ok((Xid(u64::from_be_bytes(*xid)), value))

@@ -65,7 +65,7 @@ fn is_never_hidden(from: &[u8]) -> bool {
 
 fn is_hidden(above: &[&dyn Tier], key: &Key) -> FsResult<bool> {
     let Some(parts) = Parts::parse(key.as_bytes()) else { return Ok(false) };
-    if matches!(parts.space, Space::Inode | Space::Dirent | Space::Orphan | Space::Pack) {
+    if matches!(parts.space, Space::Inode | Space::Dirent | Space::Orphan | Space::Pack | Space::PackUsers) {
         return Ok(false);
     }
     for tier in above {

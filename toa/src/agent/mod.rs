@@ -6,6 +6,7 @@
 
 mod attempt;
 mod cancel;
+mod evacuate;
 mod failure;
 mod follow;
 mod listing;
@@ -22,6 +23,7 @@ mod ship;
 mod stage;
 mod worker;
 
+pub use evacuate::EVACUATION_BYTES_MIN;
 pub use listing::Listing;
 pub(crate) use open::{check_snapshot_features, select};
 
@@ -76,6 +78,8 @@ pub struct AgentOptions {
     pub listing: Listing,
     /// A part of an index run is closed at about this size, bytes; see `collect::RUN_PART_BYTES`.
     pub run_part_bytes: u64,
+    /// Half-dead packs are left alone until so many bytes may be moved; see [`EVACUATION_BYTES_MIN`].
+    pub evacuation_bytes_min: u64,
 }
 
 /// Everything that an agent is opened with.
@@ -154,6 +158,7 @@ pub struct Agent {
     worker: worker::Worker,
     following: follow::Following,
     attempt: attempt::Attempt,
+    evacuating: evacuate::Evacuating,
     /// Held while the line of snapshots moves: one gets its base, is handed over, leaves the line, becomes the base.
     line: Mutex<()>,
     invalidate: Mutex<Option<Arc<Invalidate>>>,

@@ -1,5 +1,6 @@
 //! Opening an agent: first use, restart, slave.
 
+use super::evacuate::Evacuating;
 use super::meter::Meter;
 use super::rows::{self, DeposedRow, NodeIntents};
 use super::{Agent, AgentOptions, AgentSetup, SnapshotSelector, State, attempt, follow, system_clock, worker};
@@ -86,6 +87,7 @@ impl Parts {
             worker: worker::Worker::default(),
             following: follow::Following::default(),
             attempt: attempt::Attempt::default(),
+            evacuating: Evacuating::default(),
             line: Mutex::new(()),
             invalidate: Mutex::new(None),
             requesting: Mutex::new(()),

@@ -267,6 +267,7 @@ impl Agent {
     fn adopt(&self, job: &mut Job, entry: SnapshotEntry) -> Result<(), AgentError> {
         let base = Arc::new(RunBase::open(&self.objects, &entry)?);
         base.make_local()?;
+        let uploaded = entry.uploaded;
         let mut done = job.clone();
         done.step(Event::Published)?;
         self.note_recovery(&mut done);
@@ -283,6 +284,7 @@ impl Agent {
             self.state.lock().base = Some(Arc::new(entry));
         }
         *job = done;
+        self.earn_evacuation(uploaded);
         self.worker.hand_to(Duty::Pack);
         if let Err(error) = self.proxy.keep_only(&base.run_objects()) {
             tracing::warn!(%error, "runs that are not needed any more stay in the proxy");

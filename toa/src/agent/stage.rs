@@ -17,7 +17,7 @@ use crate::pack::{PACK_BYTES_TARGET, PackSummary};
 use crate::proxy::{ProxyError, StagedFile};
 use crate::snapshot::Job;
 use crate::snapshot::job::JobObject;
-use cloud_mgmt::config::SPLIT_RUNS;
+use cloud_mgmt::config::{PACK_USERS, SPLIT_RUNS};
 use cloud_mgmt::ledger::{PackEntry, RunEntry, SnapshotEntry};
 use cloud_mgmt::names::FsName;
 use kvfs::Xid;
@@ -95,7 +95,7 @@ impl Agent {
             packs_new: packs.entries,
             packs_dead: packs_dead.into_iter().map(|dead| dead.object).collect(),
             runs_dead,
-            features: is_split.then(|| SPLIT_RUNS.to_owned()).into_iter().collect(),
+            features: is_split.then_some(SPLIT_RUNS).into_iter().chain([PACK_USERS]).map(str::to_owned).collect(),
             listing: None,
         };
         if self.setup.options.listing == Listing::On {

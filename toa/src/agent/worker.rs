@@ -1,5 +1,6 @@
 //! The agent's threads. One follows the journal, one packs snapshots, one sends and publishes them and keeps the reign in
 //! view: the next snapshot is packed while the one before it is on its way, and packs leave while later ones are written.
+//! One empties half-dead packs after a snapshot.
 //!
 //! A job belongs to packer or shipper at a time, by its state: nobody else writes its row.
 
@@ -33,6 +34,8 @@ pub(super) enum Duty {
     Pack,
     /// From there to the end.
     Ship,
+    /// Empties half-dead packs.
+    Evacuate,
 }
 
 impl Duty {
@@ -50,6 +53,7 @@ impl Duty {
             Self::Follow => "cbfs-follower",
             Self::Pack => "cbfs-packer",
             Self::Ship => "cbfs-shipper",
+            Self::Evacuate => "cbfs-evacuator",
         }
     }
 }
@@ -83,6 +87,7 @@ pub(super) struct Worker {
     follow: Signal,
     pack: Signal,
     ship: Signal,
+    evacuate: Signal,
     stopping: watch::Sender<bool>,
     /// Snapshots that somebody wants cancelled, as in their rows.
     wishes: watch::Sender<BTreeSet<Uuid>>,
@@ -95,11 +100,13 @@ impl Worker {
             Duty::Follow => &self.follow,
             Duty::Pack => &self.pack,
             Duty::Ship => &self.ship,
+            Duty::Evacuate => &self.evacuate,
         }
     }
 
     /// There is something to do, for whichever of them.
     pub(super) fn wake(&self) {
+        self.evacuate.raise();
         self.follow.raise();
         self.pack.raise();
         self.ship.raise();
@@ -202,7 +209,7 @@ impl Agent {
         }
         agent.jobs.wishes()?.into_iter().for_each(|id| agent.worker.wish(id));
         agent.begin_interval()?;
-        for duty in [Duty::Follow, Duty::Pack, Duty::Ship] {
+        for duty in [Duty::Follow, Duty::Pack, Duty::Ship, Duty::Evacuate] {
             let weak = Arc::downgrade(agent);
             let name = duty.thread_name().to_owned();
             let thread = std::thread::Builder::new().name(name).spawn(move || work_loop(&weak, duty));
@@ -215,7 +222,7 @@ impl Agent {
 
     /// What needs no bucket, and is done whether that answers or not.
     fn local_work(&self, duty: Duty) {
-        if duty == Duty::Follow {
+        if matches!(duty, Duty::Follow | Duty::Evacuate) {
             return;
         }
         if let Err(error) = self.fulfil_wishes(duty) {
@@ -233,6 +240,7 @@ impl Agent {
             Duty::Follow => self.follow_journal(),
             Duty::Pack => self.pack_ready(),
             Duty::Ship => self.ship_ready(),
+            Duty::Evacuate => self.evacuate_ready(),
         }
     }
 }
@@ -247,7 +255,7 @@ fn work_loop(agent: &Weak<Agent>, duty: Duty) {
         }
         let limit = pause.unwrap_or_else(|| match duty {
             Duty::Follow => FOLLOW_EVERY,
-            Duty::Pack | Duty::Ship => agent.check_interval(),
+            Duty::Pack | Duty::Ship | Duty::Evacuate => agent.check_interval(),
         });
         let woken = agent.worker.signal(duty).take(NAP.min(limit)) || since.elapsed() >= limit;
         agent.local_work(duty);

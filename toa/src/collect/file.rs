@@ -78,7 +78,7 @@ impl Walk<'_> {
                 (_, Value::Tombstone) => self.pass(group.ino, row)?,
                 (xid, Value::Window(window)) => {
                     let window = clipped(Arc::unwrap_or_clone(window), number, inode.size);
-                    let extents = self.ship(number, window, &mut members)?;
+                    let extents = self.ship(group.ino, number, window, &mut members)?;
                     self.packer.record(row.key, Pending::Window(xid, extents))?;
                 }
                 _ => return Err(CollectError::Inconsistent(format!("a window of inode {} is none", group.ino))),
@@ -153,6 +153,7 @@ impl Walk<'_> {
     /// Writes the local bytes of a window; runs of neighbouring extents go out in one piece.
     fn ship(
         &mut self,
+        ino: Ino,
         number: u64,
         window: WindowValue,
         members: &mut Members,
@@ -164,7 +165,7 @@ impl Walk<'_> {
         let mut extents = window.extents.into_iter().peekable();
         while let Some(extent) = extents.next() {
             if let Some((pack, len)) = frame_use(&extent) {
-                self.usage.add(pack, len);
+                self.usage.add(ino, pack, len);
                 shipped.push(PendingExtent {
                     start: extent.start,
                     len: extent.len,
@@ -178,14 +179,14 @@ impl Walk<'_> {
                 end = next.end();
                 run.push(next);
             }
-            self.ship_run(number, run, keeps_inline, members, &mut shipped)?;
+            self.ship_run((ino, number), run, keeps_inline, members, &mut shipped)?;
         }
         Ok(shipped)
     }
 
     fn ship_run(
         &mut self,
-        number: u64,
+        (ino, number): (Ino, u64),
         run: Vec<Extent>,
         inline: Inline,
         members: &mut Members,
@@ -203,7 +204,7 @@ impl Walk<'_> {
             let place = if origin.is_none() && inline == Inline::Stays {
                 PendingPlace::Known(place)
             } else {
-                self.usage.add(pack, len);
+                self.usage.add(ino, pack, len);
                 let within = first.within + (at - start);
                 PendingPlace::Packed { pack, at: PendingRef { within, ..first }, origin }
             };

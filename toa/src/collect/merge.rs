@@ -134,7 +134,7 @@ impl Merge<'_> {
                 }
             }
             Space::Xattr if self.hidden.is_dead(*rank) => return Ok(()),
-            Space::Xattr | Space::Dirent | Space::Orphan | Space::Pack => {}
+            Space::Xattr | Space::Dirent | Space::Orphan | Space::Pack | Space::PackUsers => {}
         }
         if self.bottom == Bottom::Included && Value::is_tombstone(newest) {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Live bytes of packs: which packs the snapshot uses, and how much of each.
+//! Live bytes of packs: which packs the snapshot uses, how much of each, and which inodes do.
 
 use super::error::CollectError;
 use super::rows::{Row, View};
@@ -6,7 +6,7 @@ use super::{DeadPack, NewPack, Pins};
 use kvfs::Ino;
 use kvfs::ids::PackNo;
 use kvfs::schema::value::PackValue;
-use kvfs::schema::{Extent, Key, Place, Space, Value, WindowValue};
+use kvfs::schema::{Extent, Key, PackUsersValue, Place, Space, UserRanges, Value, WindowValue};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -17,12 +17,22 @@ pub(super) struct Usage<'a> {
     /// Packs that orphans of this very change set read.
     orphaned: BTreeSet<PackNo>,
     delta: BTreeMap<PackNo, i64>,
+    /// Inodes of changed windows by the packs that they use.
+    users: BTreeMap<PackNo, UserRanges>,
+}
+
+/// What becomes of the records of packs, each in key order.
+#[derive(Default)]
+pub(super) struct Settled {
+    pub packs: Vec<(PackNo, PackChange)>,
+    /// `None`: the record goes.
+    pub users: Vec<(PackNo, Option<PackUsersValue>)>,
 }
 
 /// A pack whose record changes.
 pub(super) enum PackChange {
     /// It has this record now.
-    Record(PackNo, PackValue),
+    Record(PackValue),
     /// Nothing uses it any more.
     Dead(DeadPack),
 }
@@ -37,12 +47,13 @@ pub(super) fn frame_use(extent: &Extent) -> Option<(PackNo, u32)> {
 
 impl<'a> Usage<'a> {
     pub fn new(view: View<'a>, pins: &'a Pins) -> Self {
-        Self { view, pins, orphaned: BTreeSet::new(), delta: BTreeMap::new() }
+        Self { view, pins, orphaned: BTreeSet::new(), delta: BTreeMap::new(), users: BTreeMap::new() }
     }
 
-    /// `bytes` of `pack` are used (once more) by the snapshot.
-    pub fn add(&mut self, pack: PackNo, bytes: u32) {
+    /// `bytes` of `pack` are used (once more) by the snapshot, by `ino`. The only way in which a pack gains users.
+    pub fn add(&mut self, ino: Ino, pack: PackNo, bytes: u32) {
         *self.delta.entry(pack).or_default() += i64::from(bytes);
+        self.users.entry(pack).or_default().insert(ino);
     }
 
     /// A window of the base is not part of the snapshot.
@@ -85,7 +96,7 @@ impl<'a> Usage<'a> {
 
     /// What becomes of the packs' records, in key order. A pack without a user keeps its record until a snapshot has told
     /// that it is dead: as long as an orphan holds it, and as long as there are more than one snapshot can tell of.
-    pub fn settle(self, new: &[NewPack], dead_max: usize) -> Result<Vec<PackChange>, CollectError> {
+    pub fn settle(mut self, new: &[NewPack], dead_max: usize) -> Result<Settled, CollectError> {
         let first_new = new.first().map_or(PackNo(u64::MAX), |pack| pack.summary.number);
         let mut old = self.unused_in_base()?;
         for (&number, &delta) in self.delta.range(..first_new).filter(|(_, delta)| **delta != 0) {
@@ -93,23 +104,48 @@ impl<'a> Usage<'a> {
                 old.insert(number, (value, Recorded::Now));
             }
         }
-        let (mut changes, mut dead) = (Vec::new(), 0);
+        let (mut settled, mut dead) = (Settled::default(), 0);
         for (number, (value, recorded)) in old {
             let held = self.pins.held.contains(&number) || self.orphaned.contains(&number);
             if value.live == 0 && !held && dead < dead_max {
                 dead += 1;
-                changes.push(PackChange::Dead(DeadPack { number, object: value.object }));
+                settled.packs.push((number, PackChange::Dead(DeadPack { number, object: value.object })));
+                settled.users.extend(self.recorded_users(number)?.map(|_| (number, None)));
             } else if recorded == Recorded::Now {
-                changes.push(PackChange::Record(number, value));
+                settled.packs.push((number, PackChange::Record(value)));
+                settled.users.extend(self.more_users(number)?.map(|users| (number, Some(users))));
             }
         }
         for pack in new {
             let live = self.delta.get(&pack.summary.number).copied().unwrap_or(0).max(0) as u64;
             let (size, raw) = (pack.summary.size, pack.summary.raw);
             let value = PackValue { object: pack.object.clone(), size, live, raw };
-            changes.push(PackChange::Record(pack.summary.number, value));
+            settled.packs.push((pack.summary.number, PackChange::Record(value)));
+            let users = self.users.remove(&pack.summary.number).unwrap_or_default();
+            settled.users.push((pack.summary.number, Some(PackUsersValue::new(live, users))));
         }
-        Ok(changes)
+        Ok(settled)
+    }
+
+    /// The users of a pack of the base with those that it gained, if it gained any; a pack of a version that did not write
+    /// them down has none.
+    fn more_users(&mut self, number: PackNo) -> Result<Option<PackUsersValue>, CollectError> {
+        let Some(mut users) = self.users.remove(&number) else { return Ok(None) };
+        let Some(old) = self.recorded_users(number)? else { return Ok(None) };
+        users.extend(&old);
+        let all = PackUsersValue::new(old.live, users);
+        Ok(Some(all).filter(|all| *all != old))
+    }
+
+    fn recorded_users(&self, number: PackNo) -> Result<Option<PackUsersValue>, CollectError> {
+        let key = Key::pack_users(number);
+        match self.view.base_get(&key)? {
+            Some(value) => match super::rows::decode(key.as_bytes(), &value)?.1 {
+                Value::PackUsers(users) => Ok(Some(users)),
+                _ => Ok(None),
+            },
+            None => Ok(None),
+        }
     }
 
     /// Packs that the base knows to be without a user. Their records are few: one for each pack, at the end of the keys.

@@ -76,7 +76,7 @@ impl<'a> Walk<'a> {
         while let Some(row) = rows.peek()? {
             let parts = row.parts()?;
             match parts.space {
-                Space::Orphan | Space::Pack | Space::Dirent => {
+                Space::Orphan | Space::Pack | Space::PackUsers | Space::Dirent => {
                     let Some(row) = rows.next()? else { break };
                     self.lone_row(row)?;
                 }
@@ -108,7 +108,9 @@ impl<'a> Walk<'a> {
                 }
                 self.pass(ino, row)
             }
-            Space::Pack => Err(CollectError::Inconsistent("a pack record among local changes".into())),
+            Space::Pack | Space::PackUsers => {
+                Err(CollectError::Inconsistent("a pack record among local changes".into()))
+            }
             _ => Ok(()),
         }
     }
@@ -250,16 +252,20 @@ impl<'a> Walk<'a> {
     fn settle(mut self) -> Result<Collected, CollectError> {
         let xid = self.input.changes.xid();
         let mut packs_dead = Vec::new();
-        for change in self.usage.settle(self.packer.packs(), self.input.limits.packs_dead_max)? {
-            let (number, value) = match change {
-                PackChange::Record(number, value) => (number, Value::Pack(value)),
+        let settled = self.usage.settle(self.packer.packs(), self.input.limits.packs_dead_max)?;
+        for (number, change) in settled.packs {
+            let value = match change {
+                PackChange::Record(value) => Value::Pack(value),
                 PackChange::Dead(dead) => {
-                    let number = dead.number;
                     packs_dead.push(dead);
-                    (number, Value::Tombstone)
+                    Value::Tombstone
                 }
             };
             self.packer.record(Key::pack(number).into_bytes(), Pending::Ready(value.encode(xid)))?;
+        }
+        for (number, users) in settled.users {
+            let value = users.map_or(Value::Tombstone, Value::PackUsers);
+            self.packer.record(Key::pack_users(number).into_bytes(), Pending::Ready(value.encode(xid)))?;
         }
         let (packs, pack_end, records) = self.packer.finish()?;
         Ok(Collected { packs, pack_end, packs_dead, records })

@@ -50,6 +50,7 @@ pub(super) fn describe(parts: &Parts<'_>) -> String {
         Space::Dirent => format!("entry {:?} of directory {ino}", String::from_utf8_lossy(parts.rest)),
         Space::Orphan => format!("the orphan mark of inode {}", parts.subject()),
         Space::Pack => format!("pack {}", parts.number().unwrap_or_default()),
+        Space::PackUsers => format!("the users of pack {}", parts.number().unwrap_or_default()),
     }
 }
 
@@ -63,7 +64,8 @@ fn fits(space: Space, value: &Value) -> bool {
         | (Space::Window, Value::Window(_))
         | (Space::Xattr, Value::Xattr(_))
         | (Space::Dirent, Value::Dirent(_))
-        | (Space::Pack, Value::Pack(_)) => true,
+        | (Space::Pack, Value::Pack(_))
+        | (Space::PackUsers, Value::PackUsers(_)) => true,
         _ => false,
     }
 }

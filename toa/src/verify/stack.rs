@@ -6,7 +6,8 @@ use bytes::Bytes;
 use cloud_mgmt::ledger::SnapshotEntry;
 use kvfs::Ino;
 use kvfs::base::{BaseError, Visit};
-use kvfs::schema::{Key, Value};
+use kvfs::ids::PackNo;
+use kvfs::schema::{Key, PackUsersValue, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -89,6 +90,14 @@ impl Stack {
     fn live(&self, key: &Key) -> Option<Value> {
         let bytes: Option<Bytes> = visible::get(&self.runs, key.as_bytes()).ok().flatten();
         bytes.and_then(|bytes| Value::decode(&bytes).ok()).map(|(_, value)| value)
+    }
+
+    /// Who uses a pack, if the index says so.
+    pub fn users(&self, pack: PackNo) -> Option<PackUsersValue> {
+        match self.live(&Key::pack_users(pack)) {
+            Some(Value::PackUsers(users)) => Some(users),
+            _ => None,
+        }
     }
 
     /// A path of the inode, if its own hint leads to the root.

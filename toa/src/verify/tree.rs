@@ -12,7 +12,7 @@ use cloud_mgmt::ledger::Published;
 use kvfs::Ino;
 use kvfs::schema::key::Parts;
 use kvfs::schema::value::PackValue;
-use kvfs::schema::{FileKind, InodeValue, Place, Space, Value, WINDOW_BYTES, WindowValue};
+use kvfs::schema::{FileKind, InodeValue, PackUsersValue, Place, Space, Value, WINDOW_BYTES, WindowValue};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -33,13 +33,30 @@ pub(super) struct TreeSums {
 }
 
 /// What files of the snapshot use of a pack.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct PackUse {
     live: u64,
     /// Behind the last frame that is used, bytes in the object.
     end: u64,
     /// One of the inodes that use it.
     ino: u64,
+    /// Where the index says that its users are; `None`: it does not say.
+    listed: Option<Vec<(Ino, Ino)>>,
+    /// A user that is not there.
+    unlisted: Option<Ino>,
+}
+
+impl PackUse {
+    fn new(listed: Option<PackUsersValue>) -> Self {
+        Self { listed: listed.map(|users| users.ranges().collect()), ..Self::default() }
+    }
+
+    fn is_listed(&self, ino: Ino) -> bool {
+        self.listed.as_ref().is_none_or(|ranges| {
+            let at = ranges.partition_point(|(_, last)| *last < ino);
+            ranges.get(at).is_some_and(|(first, _)| *first <= ino)
+        })
+    }
 }
 
 /// What checking trees needs.
@@ -130,6 +147,8 @@ impl Scan<'_> {
                 }
             }
             (Space::Pack, Value::Pack(pack)) => self.pack(parts.number().unwrap_or_default(), &pack),
+            // Asked for by pack, where it is first used.
+            (Space::PackUsers, _) => {}
             _ => {
                 self.belongs(&parts);
             }
@@ -208,10 +227,14 @@ impl Scan<'_> {
         }
         for extent in &window.extents {
             if let Place::Frame { frame, .. } = &extent.place {
-                let used = self.used.entry(frame.pack.0).or_default();
+                let pack = frame.pack;
+                let used = self.used.entry(pack.0).or_insert_with(|| PackUse::new(self.stack.users(pack)));
                 used.live += u64::from(extent.len);
                 used.end = used.end.max(frame.offset.saturating_add(u64::from(frame.stored_len)));
                 used.ino = ino.0;
+                if used.unlisted.is_none() && !used.is_listed(ino) {
+                    used.unlisted = Some(ino);
+                }
             }
         }
     }
@@ -236,6 +259,10 @@ impl Scan<'_> {
         self.facts.entry(number).or_insert(PackFacts { raw: pack.raw });
         if used.live != pack.live {
             let what = format!("files use {} bytes of pack {number}, the index counts {}", used.live, pack.live);
+            self.add_pack(Problem::PackUse, number, what);
+        }
+        if let Some(ino) = used.unlisted {
+            let what = format!("inode {ino} uses pack {number}, and the index does not name it among the users");
             self.add_pack(Problem::PackUse, number, what);
         }
         if used.end > pack.size {

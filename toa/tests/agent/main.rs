@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on ends
 
 mod disk;
+mod evacuate;
 mod export;
 mod jobs;
 mod node;

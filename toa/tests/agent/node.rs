@@ -70,6 +70,7 @@ impl Bucket {
                 failure: toa::FailurePolicy::default(),
                 listing: Listing::On,
                 run_part_bytes: toa::collect::RUN_PART_BYTES,
+                evacuation_bytes_min: toa::EVACUATION_BYTES_MIN,
             },
             alerts: Arc::new(toa::LogOnly),
             runtime: self.runtime.handle().clone(),

@@ -190,7 +190,10 @@ fn what_was_packed_on_lost_bytes_is_packed_anew() {
 fn a_line_of_snapshots_through_outages_faults_restarts_and_cancelling() {
     for seed in 0..cases(8) {
         let mut random = StdRng::seed_from_u64(seed);
-        let mut line = Line::new(|setup| setup.options.proxy_max_bytes = 24 << 20);
+        let mut line = Line::new(|setup| {
+            setup.options.proxy_max_bytes = 24 << 20;
+            setup.options.evacuation_bytes_min = 1;
+        });
         let mut asked = Vec::new();
         for round in 0..10 {
             tree::random_changes(line.master.fs().as_ref(), &mut random, 40);

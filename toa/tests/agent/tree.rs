@@ -1,7 +1,7 @@
 //! Whole trees, read through the interface of a mount, and random changes to them.
 
 use kvfs::fs::{Caller, FileSystem, NewNode};
-use kvfs::op::{AllocateMode, AttributeChange, Privileges, RenameMode, XattrMode};
+use kvfs::op::{AllocateMode, AttributeChange, CopyRange, Privileges, RenameMode, XattrMode};
 use kvfs::schema::FileKind;
 use kvfs::{FsError, FsResult, Ino};
 use rand::rngs::StdRng;
@@ -109,6 +109,14 @@ pub(crate) fn write_file(fs: &dyn FileSystem, name: &str, bytes: &[u8]) {
     fs.write(ino, 0, bytes, Privileges::Keep).unwrap();
 }
 
+/// A new file that shows the bytes of another one from the same places.
+pub(crate) fn share(fs: &dyn FileSystem, from: &str, to: &str, len: u64) {
+    let from = waiting(|| fs.lookup(Ino::ROOT, from.as_bytes())).unwrap().ino;
+    let to = make(fs, Ino::ROOT, to, FileKind::Regular).unwrap();
+    let range = CopyRange { from, from_offset: 0, to, to_offset: 0, len };
+    assert_eq!(waiting(|| fs.copy_range(&range, Privileges::Keep)).unwrap(), len);
+}
+
 pub(crate) fn read_file(fs: &dyn FileSystem, name: &str) -> Vec<u8> {
     let found = waiting(|| fs.lookup(Ino::ROOT, name.as_bytes())).unwrap();
     waiting(|| fs.read(found.ino, 0, 1 << 20)).unwrap().to_vec()
@@ -124,7 +132,7 @@ pub(crate) fn random_changes(fs: &dyn FileSystem, random: &mut StdRng, steps: u3
         let name = format!("n{}", random.random_range(0..12));
         let to = format!("n{}", random.random_range(0..12));
         let file = (!files.is_empty()).then(|| files[random.random_range(0..files.len())]);
-        let _refused = match (random.random_range(0..14), file) {
+        let _refused = match (random.random_range(0..15), file) {
             (0..=2, _) | (_, None) => make(fs, dir, &name, FileKind::Regular).map(|_| ()),
             (3, _) => make(fs, dir, &name, FileKind::Directory).map(|_| ()),
             (4, _) => make(fs, dir, &name, FileKind::Symlink).map(|_| ()),
@@ -144,6 +152,12 @@ pub(crate) fn random_changes(fs: &dyn FileSystem, random: &mut StdRng, steps: u3
             (11, Some(file)) => {
                 let (at, len) = (random.random_range(0..2_000_000), random.random_range(1..1_500_000));
                 fs.allocate(file, at, len, AllocateMode::PunchHole, Privileges::Keep)
+            }
+            (12, Some(from)) => {
+                let to = files[random.random_range(0..files.len())];
+                let (from_offset, to_offset) = (random.random_range(0..2_000_000), random.random_range(0..2_000_000));
+                let range = CopyRange { from, from_offset, to, to_offset, len: random.random_range(1..1_500_000) };
+                fs.copy_range(&range, Privileges::Keep).map(|_| ())
             }
             (_, Some(file)) => {
                 let len = [200, 5_000, 30_000, 1_300_000][random.random_range(0..4)];

@@ -180,7 +180,7 @@ fn very_many_records_do_not_wait_for_one_frame() {
     }
     let collected = world.snapshot();
     world.verify();
-    assert_eq!(collected.records, 3 + 1 + 1 + 20_001);
+    assert_eq!(collected.records, 3 + 1 + 2 + 20_001);
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn what_never_lived_outside_leaves_nothing() {
     // The first pack had the root's header and nothing that a file uses.
     assert_eq!(dead(&collected), [1]);
     let others = world.runs[0].keys().filter(|key| !key.starts_with(&1u64.to_be_bytes()));
-    assert_eq!(others.count(), 1, "the root's names and the end of the pack");
+    assert_eq!(others.count(), 2, "the root's names, the end of the pack and of its users");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use kvfs::schema::{
     DirentValue, Extent, FileKind, InodeValue, Key, Place, Space, Time, Value, WINDOW_BYTES, WindowValue,
 };
 use kvfs::{Ino, Xid};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tempfile::TempDir;
 use toa::collect::{CollectInput, Collected, Limits, Pins, collect};
@@ -344,6 +344,7 @@ impl World {
     /// Every byte and every record of the base is that of the truth.
     pub fn verify(&self) {
         let mut live: BTreeMap<PackNo, u64> = BTreeMap::new();
+        let (mut users, mut recorded) = (BTreeMap::<PackNo, BTreeSet<Ino>>::new(), BTreeSet::new());
         let (mut inodes, mut names, mut xattrs) = (0, 0, 0);
         for (key, value) in &self.base.records {
             let parts = Parts::parse(key).unwrap();
@@ -364,7 +365,10 @@ impl World {
                     assert!(self.nodes.contains_key(&parts.ino), "windows of a dead inode");
                     for extent in &window.extents {
                         match &extent.place {
-                            Place::Frame { frame, .. } => *live.entry(frame.pack).or_default() += u64::from(extent.len),
+                            Place::Frame { frame, .. } => {
+                                *live.entry(frame.pack).or_default() += u64::from(extent.len);
+                                users.entry(frame.pack).or_default().insert(parts.ino);
+                            }
                             Place::Inline(_) => {}
                             Place::Segment { .. } => panic!("a local place left this machine"),
                         }
@@ -374,11 +378,24 @@ impl World {
                     let number = PackNo(parts.number().unwrap());
                     assert_eq!(pack.size, self.base.packs[&number].len() as u64);
                     assert_eq!(pack.live, live.remove(&number).unwrap_or(0), "live bytes of pack {number}");
+                    recorded.insert(number);
+                }
+                Value::PackUsers(listed) => {
+                    let number = PackNo(parts.number().unwrap());
+                    assert!(recorded.remove(&number), "users of pack {number}, which is none");
+                    let unlisted: Vec<_> = users
+                        .remove(&number)
+                        .unwrap_or_default()
+                        .into_iter()
+                        .filter(|ino| !listed.contains(*ino))
+                        .collect();
+                    assert!(unlisted.is_empty(), "users of pack {number} that are not listed: {unlisted:?}");
                 }
                 other => panic!("{other:?} in a snapshot"),
             }
         }
         assert!(live.is_empty(), "packs without a record: {live:?}");
+        assert!(recorded.is_empty(), "packs without a list of users: {recorded:?}");
         assert_eq!((inodes, names), (self.nodes.len(), self.names.len()));
         assert_eq!(xattrs, self.nodes.values().map(|node| node.xattrs.len()).sum::<usize>());
         for (ino, node) in &self.nodes {

@@ -7,8 +7,8 @@ use kvfs::op::{Op, Payload, Privileges, Record, SnapshotKind, SnapshotRequest};
 use kvfs::schema::key::Parts;
 use kvfs::schema::value::PackValue;
 use kvfs::schema::{
-    BlobRef, DirentValue, Extent, FileKind, FrameRef, InodeValue, Key, Place, Space, Time, Value, WINDOW_BYTES,
-    WindowValue,
+    BlobRef, DirentValue, Extent, FileKind, FrameRef, InodeValue, Key, PackUsersValue, Place, Space, Time, UserRanges,
+    Value, WINDOW_BYTES, WindowValue,
 };
 use kvfs::{Epoch, Ino, Xid};
 use std::sync::Arc;
@@ -26,6 +26,7 @@ fn keys() -> Vec<Vec<u8>> {
         Key::dirent(Ino(7), b"name"),
         Key::orphan(Ino(9)),
         Key::pack(PackNo(5)),
+        Key::pack_users(PackNo(5)),
     ];
     keys.map(Key::into_bytes).into()
 }
@@ -46,6 +47,7 @@ fn key(bytes: &[u8]) -> String {
         Space::Dirent => Key::dirent(parts.ino, parts.rest),
         Space::Orphan => Key::orphan(Ino(number())),
         Space::Pack => Key::pack(PackNo(number())),
+        Space::PackUsers => Key::pack_users(PackNo(number())),
     };
     assert_eq!(again, key, "a key of another shape is taken for one");
     let (ino, tail) = key.split();
@@ -91,6 +93,10 @@ fn window() -> WindowValue {
 }
 
 fn values() -> Vec<Vec<u8>> {
+    let mut users = UserRanges::default();
+    for ino in [3, 4, 90] {
+        users.insert(Ino(ino));
+    }
     let pack = PackValue { object: "fs/pack/1".into(), size: 10, live: 5, raw: 20 };
     let values = [
         Value::Tombstone,
@@ -101,6 +107,7 @@ fn values() -> Vec<Vec<u8>> {
         Value::Dirent(DirentValue { ino: Ino(77), kind: FileKind::Directory }),
         Value::Orphan,
         Value::Pack(pack),
+        Value::PackUsers(PackUsersValue::new(9, users)),
     ];
     values.iter().map(|value| value.encode(Xid(300)).to_vec()).collect()
 }
