@@ -46,7 +46,7 @@ fn open(dir: &Path) -> Fs {
 }
 
 fn node(kind: FileKind) -> NewNode<'static> {
-    NewNode { kind, mode: 0o644, rdev: 0, target: &[] }
+    NewNode { kind, mode: 0o644, umask: 0, rdev: 0, target: &[] }
 }
 
 /// Processor time of the process, nanoseconds.

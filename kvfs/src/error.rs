@@ -40,6 +40,8 @@ pub enum FsError {
     ValueTooLarge,
     #[error("operation not permitted")]
     NotPermitted,
+    #[error("permission denied")]
+    Denied,
     #[error("no such device or address")]
     NoSuchAddress,
     #[error("operation not supported")]
@@ -79,6 +81,7 @@ impl FsError {
             Self::TooManyLinks => libc::EMLINK,
             Self::ValueTooLarge => libc::E2BIG,
             Self::NotPermitted => libc::EPERM,
+            Self::Denied => libc::EACCES,
             Self::NoSuchAddress => libc::ENXIO,
             Self::Unsupported => libc::EOPNOTSUPP,
             Self::Stale => libc::ESTALE,

@@ -146,6 +146,8 @@ fn operations() -> Vec<Op> {
     };
     let name = Bytes::from_static(b"user.a");
     let frame = FrameRef { pack: PackNo(7), offset: 1 << 33, stored_len: 500, raw_len: 1 << 20, hash: [0xab; 16] };
+    let acl = Bytes::from_static(crate::acl::ACCESS);
+    let file = NewInode { ino: Ino(11), kind: FileKind::Regular, target: Bytes::new(), ..new.clone() };
     vec![
         Op::Root(new.clone()),
         Op::Make { at: entry(b"a"), inode: new },
@@ -164,6 +166,9 @@ fn operations() -> Vec<Op> {
         Op::CopyRange { range, privileges },
         Op::PurgeAll { inos: vec![Ino((1 << 40) + 2), Ino((1 << 40) + 3)] },
         Op::Evacuate(Evacuation { ino, offset: 1 << 40, len: 8, frame, within: 17 }),
+        Op::MakeWithAcls { at: entry(b"e"), inode: file, acls: vec![(acl.clone(), Bytes::from_static(b"access"))] },
+        Op::SetAcl { ino, change, privileges, name: acl.clone(), value: Some(Bytes::from_static(b"other")) },
+        Op::SetAcl { ino, change, privileges, name: acl, value: None },
     ]
 }
 

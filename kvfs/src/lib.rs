@@ -3,6 +3,7 @@
 //! POSIX semantics over a stack of layers: a memory overlay, LMDB environments and a [`base::Base`] that somebody else
 //! provides. This crate knows nothing of buckets, of the network or of async runtimes (see ARCHITECTURE.md).
 
+pub mod acl;
 pub mod apply;
 pub mod base;
 pub mod changes;

@@ -28,7 +28,7 @@ impl Record {
     /// What whoever recovers must remember of it.
     pub fn done_request(&self) -> Option<DoneRequest> {
         let ino = match &self.op {
-            Op::Make { inode, .. } => Some(inode.ino),
+            Op::Make { inode, .. } | Op::MakeWithAcls { inode, .. } => Some(inode.ino),
             Op::Link { ino, .. } => Some(*ino),
             _ => None,
         };
@@ -110,7 +110,7 @@ pub struct NewInode {
     pub ino: Ino,
     /// What it is.
     pub kind: FileKind,
-    /// Permission bits, umask already applied.
+    /// Permission bits, as they are from now on.
     pub mode: u32,
     /// Owner.
     pub uid: u32,
@@ -312,4 +312,26 @@ pub enum Op {
     },
     /// The record's payload takes the place of the same bytes in a pack, where the file still shows them from there.
     Evacuate(Evacuation),
+    /// [`Op::Make`] below a default ACL: what is new begins with ACLs, and its mode says the same.
+    MakeWithAcls {
+        /// Where.
+        at: Entry,
+        /// What.
+        inode: NewInode,
+        /// Attribute and value of each.
+        acls: Vec<(Bytes, Bytes)>,
+    },
+    /// [`Op::SetAttributes`], and an ACL with it: mode and ACL never disagree.
+    SetAcl {
+        /// Of what.
+        ino: Ino,
+        /// The new values.
+        change: AttributeChange,
+        /// What becomes of suid and sgid.
+        privileges: Privileges,
+        /// The ACL's attribute.
+        name: Bytes,
+        /// Its value; without one there is no such ACL any more, if there was.
+        value: Option<Bytes>,
+    },
 }

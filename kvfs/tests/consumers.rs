@@ -48,7 +48,7 @@ fn open(dir: &Path, journal_max_bytes: u64) -> (Fs, Arc<Engine>) {
 }
 
 fn make(fs: &Fs, name: &str) {
-    let node = NewNode { kind: FileKind::Regular, mode: 0o644, rdev: 0, target: &[] };
+    let node = NewNode { kind: FileKind::Regular, mode: 0o644, umask: 0, rdev: 0, target: &[] };
     fs.make(CALLER, Ino::ROOT, name.as_bytes(), &node).unwrap();
 }
 

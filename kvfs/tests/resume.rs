@@ -59,7 +59,7 @@ fn request(unique: u64, life: u32, thread: u32) -> WorkingFor {
 }
 
 fn make(fs: &Fs, name: &str) -> Ino {
-    let node = NewNode { kind: FileKind::Regular, mode: 0o644, rdev: 0, target: &[] };
+    let node = NewNode { kind: FileKind::Regular, mode: 0o644, umask: 0, rdev: 0, target: &[] };
     fs.make(CALLER, Ino::ROOT, name.as_bytes(), &node).unwrap().ino
 }
 
@@ -130,7 +130,7 @@ fn what_an_operation_did_not_do_is_not_remembered() {
     make(&fs, "there");
     {
         let _for = request(2, 0, 0);
-        let node = NewNode { kind: FileKind::Directory, mode: 0o755, rdev: 0, target: &[] };
+        let node = NewNode { kind: FileKind::Directory, mode: 0o755, umask: 0, rdev: 0, target: &[] };
         fs.make(CALLER, Ino::ROOT, b"there", &node).unwrap_err();
     }
     assert_eq!(fs.done_request(id(2)), None);

@@ -31,7 +31,7 @@ fn refusal(path: &Path) -> MountErrorKind {
 }
 
 fn make_file(fs: &NullFs, name: &[u8], data: &[u8]) -> FsResult<Ino> {
-    let node = NewNode { kind: FileKind::Regular, mode: 0o644, rdev: 0, target: &[] };
+    let node = NewNode { kind: FileKind::Regular, mode: 0o644, umask: 0, rdev: 0, target: &[] };
     let made = fs.make(Caller { uid: 0, gid: 0 }, Ino::ROOT, name, &node)?;
     fs.write(made.ino, 0, data, Privileges::Keep)?;
     Ok(made.ino)

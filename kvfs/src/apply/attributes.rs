@@ -74,6 +74,16 @@ pub fn set_xattr(
     Ok(())
 }
 
+/// An ACL, besides the inode's own change.
+pub fn put_acl(draft: &mut Draft<'_>, ino: Ino, name: &[u8], value: Option<&Bytes>) -> FsResult<()> {
+    match value {
+        Some(value) => draft.put_xattr(ino, name, Value::Xattr(value.clone())),
+        None if draft.has_xattr(ino, name)? => draft.put_xattr(ino, name, Value::Tombstone),
+        None => {}
+    }
+    Ok(())
+}
+
 pub fn remove_xattr(draft: &mut Draft<'_>, ino: Ino, name: &[u8], time: Time) -> FsResult<()> {
     let mut inode = draft.inode(ino)?;
     if !draft.has_xattr(ino, name)? {

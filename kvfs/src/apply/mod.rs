@@ -24,6 +24,7 @@ pub fn apply(record: &Record, draft: &mut Draft<'_>) -> FsResult<()> {
             Ok(())
         }
         Op::Make { at, inode } => names::make(draft, at, inode, time),
+        Op::MakeWithAcls { at, inode, acls } => names::make_with_acls(draft, at, (inode, acls.as_slice()), time),
         Op::Link { ino, at } => names::link(draft, *ino, at, time),
         Op::Unlink { at } => names::unlink(draft, at, time),
         Op::Rmdir { at } => names::rmdir(draft, at, time),
@@ -37,6 +38,10 @@ pub fn apply(record: &Record, draft: &mut Draft<'_>) -> FsResult<()> {
             content::allocate(draft, *ino, (*offset, *len), (*mode, *privileges), time)
         }
         Op::SetXattr { ino, name, value, mode } => attributes::set_xattr(draft, *ino, (name, value), *mode, time),
+        Op::SetAcl { ino, change, privileges, name, value } => {
+            attributes::set(draft, *ino, change, *privileges, time)?;
+            attributes::put_acl(draft, *ino, name, value.as_ref())
+        }
         Op::RemoveXattr { ino, name } => attributes::remove_xattr(draft, *ino, name, time),
         Op::CopyRange { range, privileges } => copy::copy(draft, range, *privileges, time),
         Op::Evacuate(evacuation) => evacuate::evacuate(draft, evacuation, &record.payload),

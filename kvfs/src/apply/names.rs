@@ -4,7 +4,7 @@ use super::Draft;
 use crate::error::{FsError, FsResult};
 use crate::ids::Ino;
 use crate::op::{Entry, NewInode, RenameMode};
-use crate::schema::{DirentValue, FileKind, InodeValue, Time};
+use crate::schema::{DirentValue, FileKind, InodeValue, Time, Value};
 use bytes::Bytes;
 
 /// Links that a file may have; a directory is not limited.
@@ -47,6 +47,21 @@ pub fn make(draft: &mut Draft<'_>, at: &Entry, new: &NewInode, time: Time) -> Fs
     draft.put_inode(at.parent, parent)?;
     draft.put_new_inode(new.ino, new_inode(new, at, time));
     draft.put_dirent(at.parent, &at.name, DirentValue { ino: new.ino, kind: new.kind });
+    Ok(())
+}
+
+/// [`make`], with ACLs from the beginning: attribute and value of each.
+pub fn make_with_acls(
+    draft: &mut Draft<'_>,
+    at: &Entry,
+    new: (&NewInode, &[(Bytes, Bytes)]),
+    time: Time,
+) -> FsResult<()> {
+    let (new, acls) = new;
+    make(draft, at, new, time)?;
+    for (name, value) in acls {
+        draft.put_xattr(new.ino, name, Value::Xattr(value.clone()));
+    }
     Ok(())
 }
 

@@ -218,7 +218,9 @@ impl<'a> Replaying<'a> {
         self.last = xid;
         self.note(record.done_request());
         match record.op {
-            Op::Make { inode, .. } => self.next_ino = self.next_ino.max(inode.ino.next()),
+            Op::Make { inode, .. } | Op::MakeWithAcls { inode, .. } => {
+                self.next_ino = self.next_ino.max(inode.ino.next());
+            }
             Op::Snapshot(request) => {
                 let epoch = self.epoch;
                 self.checkpoint(Some(Seal { request, epoch }))?;

@@ -2,9 +2,10 @@
 //!
 //! Names are raw bytes; a front end passes them as they come. An implementation never waits for the network: it answers
 //! [`FsError::NotResident`](crate::FsError::NotResident), and the front end fetches on a thread that may wait, then
-//! calls again. Permission checks (mode bits, sticky) are the kernel's (`default_permissions`).
+//! calls again. Permission checks (mode bits, sticky, ACLs) are the kernel's (`default_permissions`).
 
-use crate::error::FsResult;
+use crate::acl::{AclKind, AclSupport};
+use crate::error::{FsError, FsResult};
 use crate::ids::Ino;
 use crate::op::{AllocateMode, AttributeChange, CopyRange, Privileges, RenameMode, XattrMode};
 use crate::request::{DoneRequest, RequestId};
@@ -76,12 +77,23 @@ pub struct FsStats {
 pub struct NewNode<'a> {
     /// What.
     pub kind: FileKind,
-    /// Permission bits, umask already applied.
+    /// Permission bits.
     pub mode: u32,
+    /// Permission bits to take away, unless the directory has a default ACL.
+    pub umask: u32,
     /// Device number of device nodes.
     pub rdev: u32,
     /// Target of a symlink, else empty.
     pub target: &'a [u8],
+}
+
+/// Whether sgid survives that a file gets an ACL: not if whoever gives it is neither root nor in the file's group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sgid {
+    /// It stays, if it was there.
+    Keep,
+    /// It goes.
+    Drop,
 }
 
 /// Whether writing is possible now. Changes under a mount: promotion, deposition, poisoning.
@@ -126,6 +138,14 @@ pub trait FileSystem: Send + Sync {
     fn list_xattrs(&self, ino: Ino) -> FsResult<Vec<Vec<u8>>>;
     fn set_xattr(&self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> FsResult<()>;
     fn remove_xattr(&self, ino: Ino, name: &[u8]) -> FsResult<()>;
+    /// Whether the kernel is to decide by ACLs. Never changes.
+    fn acls(&self) -> AclSupport {
+        AclSupport::Absent
+    }
+    /// setxattr of an ACL, mode and all.
+    fn set_acl(&self, _ino: Ino, _kind: AclKind, _value: &[u8], _sgid: Sgid) -> FsResult<()> {
+        Err(FsError::Unsupported)
+    }
     fn stats(&self) -> FsResult<FsStats>;
     /// Whether an inode has lost its last name. Asked of whatever the kernel drops references of.
     fn is_nameless(&self, ino: Ino) -> bool {

@@ -3,14 +3,16 @@
 //! [`Fs`] answers the operations of a mount: reads from the stack, writes through the engine where there is one. The
 //! same value serves a slave (no engine, read-only) and, after a promotion, the master that it became.
 
+mod acls;
 pub mod api;
 mod content;
 mod directory;
 mod names;
 mod xattrs;
 
-pub use api::{Access, Attributes, Caller, DirEntry, FileSystem, FsStats, NewNode, SeekTarget};
+pub use api::{Access, Attributes, Caller, DirEntry, FileSystem, FsStats, NewNode, SeekTarget, Sgid};
 
+use crate::acl::{AclKind, AclSupport};
 use crate::engine::Engine;
 use crate::error::{FsError, FsResult};
 use crate::ids::Ino;
@@ -50,12 +52,13 @@ pub struct Fs {
     stack: Arc<Stack>,
     engine: ArcSwapOption<Engine>,
     clock: Arc<dyn Clock>,
+    acls: AclSupport,
 }
 
 impl Fs {
     /// A filesystem that only reads what `stack` has.
     pub fn read_only(stack: Arc<Stack>, clock: Arc<dyn Clock>) -> Self {
-        Self { stack, engine: ArcSwapOption::empty(), clock }
+        Self { stack, engine: ArcSwapOption::empty(), clock, acls: AclSupport::default() }
     }
 
     /// A master's filesystem.
@@ -63,6 +66,12 @@ impl Fs {
         let fs = Self::read_only(Arc::clone(engine.stack()), clock);
         fs.attach(engine);
         fs
+    }
+
+    /// The same, with ACLs or without, as it was made.
+    #[must_use]
+    pub fn with_acls(self, acls: AclSupport) -> Self {
+        Self { acls, ..self }
     }
 
     /// Makes it writable: `engine` works on the same stack.
@@ -139,7 +148,7 @@ impl FileSystem for Fs {
     }
 
     fn set_attributes(&self, ino: Ino, change: &AttributeChange, privileges: Privileges) -> FsResult<Attributes> {
-        self.change(&[ino], Op::SetAttributes { ino, change: *change, privileges })?;
+        acls::set_attributes(self, ino, *change, privileges)?;
         self.attributes(ino)
     }
 
@@ -217,8 +226,15 @@ impl FileSystem for Fs {
     }
 
     fn remove_xattr(&self, ino: Ino, name: &[u8]) -> FsResult<()> {
-        xattrs::check_name(name)?;
-        self.change(&[ino], Op::RemoveXattr { ino, name: Bytes::copy_from_slice(name) })
+        xattrs::remove(self, ino, name)
+    }
+
+    fn acls(&self) -> AclSupport {
+        self.acls
+    }
+
+    fn set_acl(&self, ino: Ino, kind: AclKind, value: &[u8], sgid: Sgid) -> FsResult<()> {
+        acls::set(self, ino, kind, (value, sgid))
     }
 
     fn is_nameless(&self, ino: Ino) -> bool {

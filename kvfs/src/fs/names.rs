@@ -1,6 +1,6 @@
 //! Looking up, making, removing and renaming.
 
-use super::{Attributes, Caller, Fs, NAME_BYTES_MAX, NewNode, attributes_of};
+use super::{Attributes, Caller, Fs, NAME_BYTES_MAX, NewNode, acls, attributes_of};
 use crate::apply::KnownName;
 use crate::error::{FsError, FsResult};
 use crate::ids::Ino;
@@ -82,7 +82,7 @@ pub fn make(fs: &Fs, caller: Caller, at: (Ino, &[u8]), node: &NewNode<'_>) -> Fs
         }
     }
     let ino = inode.ino;
-    engine.run(fs.clock.now(), Op::Make { at, inode })?;
+    engine.run(fs.clock.now(), acls::make(fs, at, node, inode)?)?;
     Ok(attributes_of(ino, fs.existing(ino)?.as_ref()))
 }
 

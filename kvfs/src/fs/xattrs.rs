@@ -1,6 +1,7 @@
 //! Extended attributes.
 
 use super::{Fs, NAME_BYTES_MAX};
+use crate::acl::{AclKind, AclSupport};
 use crate::error::{FsError, FsResult};
 use crate::ids::Ino;
 use crate::op::{Op, XattrMode};
@@ -13,8 +14,9 @@ const VALUE_BYTES_MAX: usize = 64 << 10;
 /// Bytes that a listing of all names may have: Linux's own limit.
 const LIST_BYTES_MAX: usize = 64 << 10;
 
-/// `user.`, `trusted.` and `security.`; ACLs (`system.`) are refused, not ignored.
-pub fn check_name(name: &[u8]) -> FsResult<()> {
+/// `user.`, `trusted.` and `security.`. Of `system.`, ACLs can be read and removed where there are any; setting one is not
+/// setting an attribute (see `acls.rs`).
+fn check_name(name: &[u8]) -> FsResult<()> {
     if name.len() > NAME_BYTES_MAX {
         return Err(FsError::Range);
     }
@@ -26,8 +28,15 @@ pub fn check_name(name: &[u8]) -> FsResult<()> {
     }
 }
 
+fn check_name_or_acl(fs: &Fs, name: &[u8]) -> FsResult<()> {
+    match AclKind::of(name) {
+        Some(_) if fs.acls == AclSupport::Enforced => Ok(()),
+        _ => check_name(name),
+    }
+}
+
 pub fn get(fs: &Fs, ino: Ino, name: &[u8]) -> FsResult<Bytes> {
-    check_name(name)?;
+    check_name_or_acl(fs, name)?;
     let tiers = fs.stack.load();
     tiers.view().xattr(ino, name)?.ok_or(FsError::NoAttribute)
 }
@@ -44,12 +53,27 @@ pub fn set(fs: &Fs, ino: Ino, name: &[u8], how: (&[u8], XattrMode)) -> FsResult<
     if value.len() > VALUE_BYTES_MAX {
         return Err(FsError::ValueTooLarge);
     }
+    check_room(fs, ino, name)?;
+    let value = Bytes::copy_from_slice(value);
+    fs.change(&[ino], Op::SetXattr { ino, name: Bytes::copy_from_slice(name), value, mode })
+}
+
+/// Refuses a new name beyond those that can be listed.
+pub fn check_room(fs: &Fs, ino: Ino, name: &[u8]) -> FsResult<()> {
     let is_new = |names: &[Vec<u8>]| !names.iter().any(|n| n == name);
     let names = list(fs, ino)?;
     let listed: usize = names.iter().map(|n| n.len() + 1).sum();
     if is_new(&names) && listed + name.len() + 1 > LIST_BYTES_MAX {
         return Err(FsError::NoSpace);
     }
-    let value = Bytes::copy_from_slice(value);
-    fs.change(&[ino], Op::SetXattr { ino, name: Bytes::copy_from_slice(name), value, mode })
+    Ok(())
+}
+
+pub fn remove(fs: &Fs, ino: Ino, name: &[u8]) -> FsResult<()> {
+    check_name_or_acl(fs, name)?;
+    match fs.change(&[ino], Op::RemoveXattr { ino, name: Bytes::copy_from_slice(name) }) {
+        // An ACL is always there: without an attribute it is the mode.
+        Err(FsError::NoAttribute) if AclKind::of(name).is_some() => Ok(()),
+        done => done,
+    }
 }

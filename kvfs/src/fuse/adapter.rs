@@ -3,10 +3,12 @@
 use super::OpenMode;
 use super::convert::{self, MODE_MASK, checked_name, ino};
 use super::core::Core;
-use super::handshake;
 use super::once::Once;
-use crate::error::FsError;
-use crate::fs::api::{Access, Attributes, Caller, NewNode, SeekTarget};
+use super::{groups, handshake};
+use crate::acl::AclKind;
+use crate::error::{FsError, FsResult};
+use crate::fs::api::{Access, Attributes, Caller, FileSystem, NewNode, SeekTarget, Sgid};
+use crate::ids::Ino;
 use crate::op::{AttributeChange, CopyRange, Privileges};
 use crate::schema::FileKind;
 use fuser::{
@@ -22,6 +24,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+const SGID: u32 = 0o2000;
 /// Inodes that statfs shows as free: the numbers of an epoch.
 const INODES_FREE: u64 = 1 << 40;
 
@@ -42,10 +45,10 @@ impl Adapter {
     /// Everything that gives a name to a new inode.
     fn make(&self, request: &Request, at: (INodeNo, &OsStr), node: &NewNode<'_>, reply: ReplyEntry) {
         let Some(name) = checked_name(at.1) else { return reply.error(Errno::ENAMETOOLONG) };
-        let (parent, &NewNode { kind, mode, rdev, target }) = (ino(at.0), node);
+        let (parent, &NewNode { kind, mode, umask, rdev, target }) = (ino(at.0), node);
         let (caller, once) = (caller(request), self.once(request));
         self.core.answer_entry(parent, reply, [name, target], move |fs, [name, target]| {
-            once.run(fs, || fs.make(caller, parent, name, &NewNode { kind, mode, rdev, target }))
+            once.run(fs, || fs.make(caller, parent, name, &NewNode { kind, mode, umask, rdev, target }))
         });
     }
 }
@@ -65,6 +68,14 @@ fn may_take_privileges(caller: Caller, shown: &Attributes) -> bool {
     caller.uid == 0 || caller.uid == shown.uid || shown.mode & 0o022 != 0
 }
 
+/// What an ACL by `caller` leaves of sgid. The kernel knows, but says so only in an extension of the request that fuser 0.18
+/// does not receive.
+fn sgid_after_acl(fs: &dyn FileSystem, node: Ino, (caller, pid): (Caller, u32)) -> FsResult<Sgid> {
+    let shown = fs.attributes(node)?;
+    let may_keep = shown.mode & SGID == 0 || groups::is_root_or_in_group(caller, pid, shown.gid);
+    Ok(if may_keep { Sgid::Keep } else { Sgid::Drop })
+}
+
 fn send_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
     match size as usize {
         0 => reply.size(value.len() as u32),
@@ -75,7 +86,7 @@ fn send_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let missing = handshake::negotiate(config);
+        let missing = handshake::negotiate(config, self.core.fs.acls())?;
         self.core.negotiated(config.kernel_abi(), !missing.contains(InitFlags::FUSE_HAS_RESEND));
         Ok(())
     }
@@ -95,11 +106,7 @@ impl Filesystem for Adapter {
                 Some(attributes) => core.send_entry(reply, &attributes),
                 // Inode 0 with a life time: the kernel remembers that there is nothing.
                 None => {
-                    reply.entry(
-                        &core.cache_ttl(),
-                        &convert::bare_attr(crate::Ino(0), FileKind::Regular),
-                        Generation(0),
-                    );
+                    reply.entry(&core.cache_ttl(), &convert::bare_attr(Ino(0), FileKind::Regular), Generation(0));
                 }
             },
         );
@@ -176,18 +183,18 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let Some(kind) = FileKind::from_mode(mode) else { return reply.error(Errno::EINVAL) };
-        let node = NewNode { kind, mode: mode & !umask & MODE_MASK, rdev, target: &[] };
+        let node = NewNode { kind, mode: mode & MODE_MASK, umask, rdev, target: &[] };
         self.make(request, (parent, name), &node, reply);
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        let node = NewNode { kind: FileKind::Directory, mode: mode & !umask & MODE_MASK, rdev: 0, target: &[] };
+        let node = NewNode { kind: FileKind::Directory, mode: mode & MODE_MASK, umask, rdev: 0, target: &[] };
         self.make(request, (parent, name), &node, reply);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let target = target.as_os_str().as_bytes();
-        let node = NewNode { kind: FileKind::Symlink, mode: 0o777, rdev: 0, target };
+        let node = NewNode { kind: FileKind::Symlink, mode: 0o777, umask: 0, rdev: 0, target };
         self.make(request, (parent, name), &node, reply);
     }
 
@@ -202,14 +209,14 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let Some(name) = checked_name(name) else { return reply.error(Errno::ENAMETOOLONG) };
-        let (parent, caller, mode) = (ino(parent), caller(request), mode & !umask & MODE_MASK);
+        let (parent, caller, mode) = (ino(parent), caller(request), mode & MODE_MASK);
         let once = self.once(request);
         self.core.answer(
             parent,
             reply,
             [name],
             move |fs, [name]| {
-                let node = NewNode { kind: FileKind::Regular, mode, rdev: 0, target: &[] };
+                let node = NewNode { kind: FileKind::Regular, mode, umask, rdev: 0, target: &[] };
                 match once.run(fs, || fs.make(caller, parent, name, &node)) {
                     // The kernel believed that there was nothing. ESTALE makes it look again, and check permissions
                     // on what it finds, which an answer of ours would skip.
@@ -382,8 +389,13 @@ impl Filesystem for Adapter {
     ) {
         let Some(mode) = convert::xattr_mode(flags) else { return reply.error(Errno::EINVAL) };
         let (node, once) = (ino(node), self.once(request));
+        let (caller, pid) = (caller(request), request.pid());
         self.core.acknowledge(node, reply, [name.as_bytes(), value], move |fs, [name, value]| {
-            once.run(fs, || fs.set_xattr(node, name, value, mode))
+            let Some(kind) = AclKind::of(name) else {
+                return once.run(fs, || fs.set_xattr(node, name, value, mode));
+            };
+            let sgid = sgid_after_acl(fs, node, (caller, pid))?;
+            once.run(fs, || fs.set_acl(node, kind, value, sgid))
         });
     }
 

@@ -1,6 +1,8 @@
 //! What is agreed with the kernel when the connection begins.
 
+use crate::acl::AclSupport;
 use fuser::{InitFlags, KernelConfig};
+use std::io;
 
 /// One request carries so much: what the kernel's page limit allows, and few enough transactions for large writes.
 const WRITE_BYTES_MAX: u32 = 1 << 20;
@@ -21,8 +23,16 @@ const CAPABILITIES: [InitFlags; 9] = [
     InitFlags::FUSE_HAS_RESEND,
 ];
 
+/// The kernel decides by ACLs, and leaves the umask to us: a default ACL takes its place.
+const ACL_CAPABILITIES: InitFlags = InitFlags::FUSE_POSIX_ACL.union(InitFlags::FUSE_DONT_MASK);
+
 /// Asks for our set; answers with what this kernel does not offer.
-pub(super) fn negotiate(config: &mut KernelConfig) -> InitFlags {
+pub(super) fn negotiate(config: &mut KernelConfig, acls: AclSupport) -> io::Result<InitFlags> {
+    // To a kernel that does not know ACLs a mask is what the group may do.
+    if acls == AclSupport::Enforced && config.add_capabilities(ACL_CAPABILITIES).is_err() {
+        let what = "the filesystem has POSIX ACLs, and this kernel does not enforce them for FUSE";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+    }
     let mut missing = InitFlags::empty();
     for capability in CAPABILITIES {
         if config.add_capabilities(capability).is_err() {
@@ -35,5 +45,5 @@ pub(super) fn negotiate(config: &mut KernelConfig) -> InitFlags {
     for nearest in refused.into_iter().flatten() {
         tracing::warn!(nearest, "a limit of requests was refused");
     }
-    missing
+    Ok(missing)
 }

@@ -21,6 +21,7 @@ mod core;
 mod directory;
 mod error;
 mod faults;
+mod groups;
 mod handshake;
 mod invalidate;
 mod listing;

@@ -242,7 +242,7 @@ impl Rig {
     fn make(&mut self, d: u8, n: u8, kind: FileKind) {
         let parent = self.dir(d);
         let target: &[u8] = if kind == FileKind::Symlink { b"some/where" } else { b"" };
-        let node = NewNode { kind, mode: 0o640, rdev: 0, target };
+        let node = NewNode { kind, mode: 0o640, umask: 0, rdev: 0, target };
         let real = self.fs().make(CALLER, self.inos[&parent], &name(n), &node);
         let content = match kind {
             FileKind::Directory => Content::Dir(BTreeMap::new()),

@@ -94,7 +94,7 @@ pub fn sweep(sweep: Sweep, seed: u64, stride: u64) -> Result<Seen> {
 fn run(during: During, fault: Fault, seed: u64) -> Result<Option<Seen>> {
     let (power, bases) = (PowerFs::mount()?, Bases::default());
     let instance = Instance::open(&power.life(), &bases, options())?;
-    let node = NewNode { kind: FileKind::Directory, mode: 0o755, rdev: 0, target: b"" };
+    let node = NewNode { kind: FileKind::Directory, mode: 0o755, umask: 0, rdev: 0, target: b"" };
     instance.fs.make(Caller { uid: 0, gid: 0 }, Ino::ROOT, b"t0", &node)?;
     instance.fs.sync(Ino::ROOT)?;
     if during == During::Work {

@@ -81,7 +81,7 @@ pub fn ext4_that_is_shut_down(rounds: u64) -> Result<()> {
             let len = if rng.random_bool(0.8) { rng.random_range(1..9000) } else { rng.random_range(17_000..120_000) };
             let mut bytes = vec![0; len];
             rng.fill_bytes(&mut bytes);
-            let node = NewNode { kind: FileKind::Regular, mode: 0o644, rdev: 0, target: b"" };
+            let node = NewNode { kind: FileKind::Regular, mode: 0o644, umask: 0, rdev: 0, target: b"" };
             let name = format!("{:08}", all.len());
             let made = instance.fs.make(Caller { uid: 0, gid: 0 }, Ino::ROOT, name.as_bytes(), &node)?;
             instance.fs.write(made.ino, 0, &bytes, Privileges::Keep)?;

@@ -85,7 +85,7 @@ impl Chain {
     fn make_tops(&mut self) -> Result<()> {
         let instance = Instance::open(&self.power.life(), &self.bases, small_options(&mut self.rng))?;
         for thread in 0..self.models.len() {
-            let node = NewNode { kind: FileKind::Directory, mode: 0o755, rdev: 0, target: b"" };
+            let node = NewNode { kind: FileKind::Directory, mode: 0o755, umask: 0, rdev: 0, target: b"" };
             let name = format!("t{thread}");
             match instance.fs.make(Caller { uid: 0, gid: 0 }, Ino::ROOT, name.as_bytes(), &node) {
                 Ok(_) | Err(kvfs::FsError::Exists) => {}

@@ -59,7 +59,7 @@ impl Scene {
 }
 
 fn make(instance: &Instance, name: &str) -> Result<Ino> {
-    let node = NewNode { kind: FileKind::Regular, mode: 0o644, rdev: 0, target: b"" };
+    let node = NewNode { kind: FileKind::Regular, mode: 0o644, umask: 0, rdev: 0, target: b"" };
     Ok(instance.fs.make(CALLER, Ino::ROOT, name.as_bytes(), &node)?.ino)
 }
 

@@ -359,7 +359,7 @@ impl<'w> Worker<'w> {
 
     fn make(&mut self, dir: Id, name: &[u8], kind: FileKind) -> Result<bool> {
         let target: &[u8] = if kind == FileKind::Symlink { b"some/where" } else { b"" };
-        let node = NewNode { kind, mode: 0o640, rdev: 0, target };
+        let node = NewNode { kind, mode: 0o640, umask: 0, rdev: 0, target };
         let real = self.fs().make(CALLER, self.inos[&dir], name, &node);
         let content = match kind {
             FileKind::Directory => Content::Dir(BTreeMap::new()),

@@ -60,8 +60,8 @@ impl Node {
             FileKind::Symlink => (Body::Symlink(Bytes::copy_from_slice(node.target)), 1),
             _ => (Body::Special, 1),
         };
-        let (time, NewNode { kind, mode, rdev, .. }) = (now(), node);
-        let (kind, mode, rdev, Caller { uid, gid }) = (*kind, *mode, *rdev, caller);
+        let (time, NewNode { kind, mode, umask, rdev, .. }) = (now(), node);
+        let (kind, mode, rdev, Caller { uid, gid }) = (*kind, *mode & !*umask, *rdev, caller);
         let xattrs = BTreeMap::new();
         Self { kind, mode, uid, gid, nlink, rdev, atime: time, mtime: time, ctime: time, xattrs, body }
     }
@@ -93,7 +93,7 @@ impl Node {
 
 impl Tree {
     pub(super) fn new() -> Self {
-        let root = NewNode { kind: FileKind::Directory, mode: 0o755, rdev: 0, target: &[] };
+        let root = NewNode { kind: FileKind::Directory, mode: 0o755, umask: 0, rdev: 0, target: &[] };
         let owner = Caller { uid: 0, gid: 0 };
         let inodes = HashMap::from([(Ino::ROOT, Node::new(owner, Ino::ROOT, &root))]);
         Self { inodes, last: Ino::ROOT }

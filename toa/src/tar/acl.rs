@@ -1,48 +1,34 @@
 //! POSIX ACLs: from the kernel's extended attribute to the text that tar keeps.
 //!
-//! The bytes are those of `linux/posix_acl_xattr.h`: a version, then one entry of tag, permissions and id for each line.
 //! The text is the short form that acl_from_text(3), GNU tar, star and libarchive read, with ids as numbers.
 
-/// The only version there is.
-const VERSION: u32 = 2;
-/// Bytes of an entry.
-const ENTRY: usize = 8;
+use kvfs::acl::{self, AclEntry, AclKind, Who};
 
 /// The pax keyword of an attribute that holds an ACL; `None` for every other attribute.
 pub(super) fn keyword(attribute: &[u8]) -> Option<&'static [u8]> {
-    match attribute {
-        b"system.posix_acl_access" => Some(b"SCHILY.acl.access"),
-        b"system.posix_acl_default" => Some(b"SCHILY.acl.default"),
-        _ => None,
-    }
+    AclKind::of(attribute).map(|kind| match kind {
+        AclKind::Access => &b"SCHILY.acl.access"[..],
+        AclKind::Default => b"SCHILY.acl.default",
+    })
 }
 
 /// The ACL as text; `None` if the bytes are not one, and are better kept as they are.
 pub(super) fn text(value: &[u8]) -> Option<String> {
-    let (version, entries) = value.split_first_chunk::<4>()?;
-    if u32::from_le_bytes(*version) != VERSION || entries.is_empty() || entries.len() % ENTRY != 0 {
-        return None;
-    }
-    let lines: Option<Vec<String>> = entries.chunks_exact(ENTRY).map(line).collect();
-    Some(lines?.join(","))
+    let entries = acl::entries(value).filter(|entries| !entries.is_empty())?;
+    Some(entries.into_iter().map(line).collect::<Vec<_>>().join(","))
 }
 
-fn line(entry: &[u8]) -> Option<String> {
-    let (tag, rest) = entry.split_first_chunk::<2>()?;
-    let (bits, id) = rest.split_first_chunk::<2>()?;
-    let id = u32::from_le_bytes(id.try_into().ok()?);
-    let who = match u16::from_le_bytes(*tag) {
-        0x01 => "user:".to_owned(),
-        0x02 => format!("user:{id}"),
-        0x04 => "group:".to_owned(),
-        0x08 => format!("group:{id}"),
-        0x10 => "mask:".to_owned(),
-        0x20 => "other:".to_owned(),
-        _ => return None,
+fn line(entry: AclEntry) -> String {
+    let who = match entry.who {
+        Who::Owner => "user:".to_owned(),
+        Who::User(id) => format!("user:{id}"),
+        Who::OwningGroup => "group:".to_owned(),
+        Who::Group(id) => format!("group:{id}"),
+        Who::Mask => "mask:".to_owned(),
+        Who::Other => "other:".to_owned(),
     };
-    let bits = u16::from_le_bytes(*bits);
-    let flag = |bit, letter| if bits & bit != 0 { letter } else { '-' };
-    (bits <= 7).then(|| format!("{who}:{}{}{}", flag(4, 'r'), flag(2, 'w'), flag(1, 'x')))
+    let flag = |bit, letter| if entry.permissions & bit != 0 { letter } else { '-' };
+    format!("{who}:{}{}{}", flag(4, 'r'), flag(2, 'w'), flag(1, 'x'))
 }
 
 #[cfg(test)]
@@ -51,7 +37,7 @@ pub(super) mod tests {
 
     /// The attribute of these entries: tag, permissions, id.
     pub fn attribute(entries: &[(u16, u16, u32)]) -> Vec<u8> {
-        let mut bytes = VERSION.to_le_bytes().to_vec();
+        let mut bytes = 2_u32.to_le_bytes().to_vec();
         for (tag, bits, id) in entries {
             bytes.extend_from_slice(&tag.to_le_bytes());
             bytes.extend_from_slice(&bits.to_le_bytes());

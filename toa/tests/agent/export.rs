@@ -24,7 +24,7 @@ const KEEP: Privileges = Privileges::Keep;
 
 fn make(fs: &dyn FileSystem, parent: Ino, name: &[u8], kind: FileKind, (rdev, target): (u32, &[u8])) -> Ino {
     let caller = Caller { uid: 70_000, gid: 3_000_000 };
-    fs.make(caller, parent, name, &NewNode { kind, mode: 0o4751, rdev, target }).unwrap().ino
+    fs.make(caller, parent, name, &NewNode { kind, mode: 0o4751, umask: 0, rdev, target }).unwrap().ino
 }
 
 fn file(fs: &dyn FileSystem, parent: Ino, name: &[u8], bytes: &[u8]) -> Ino {

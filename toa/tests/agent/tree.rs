@@ -97,7 +97,7 @@ pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
 
 fn make(fs: &dyn FileSystem, parent: Ino, name: &str, kind: FileKind) -> FsResult<Ino> {
     let target: &[u8] = if kind == FileKind::Symlink { b"to/somewhere" } else { b"" };
-    let node = NewNode { kind, mode: 0o751, rdev: 0, target };
+    let node = NewNode { kind, mode: 0o751, umask: 0, rdev: 0, target };
     fs.make(CALLER, parent, name.as_bytes(), &node).map(|a| a.ino)
 }
 

@@ -33,7 +33,7 @@ fn name() -> FsName {
 }
 
 fn make(fs: &dyn FileSystem, parent: Ino, name: &str, kind: FileKind, target: &[u8]) -> Ino {
-    let node = NewNode { kind, mode: 0o751, rdev: 0, target };
+    let node = NewNode { kind, mode: 0o751, umask: 0, rdev: 0, target };
     fs.make(Caller { uid: 1000, gid: 100 }, parent, name.as_bytes(), &node).unwrap().ino
 }
 
