@@ -5,12 +5,11 @@ use crate::failure::{Failure, FailureKind};
 use crate::settings::{Settings, keys};
 use crate::state::StateDir;
 use cloud_mgmt::admin::{self, AdminError};
-use cloud_mgmt::config::{FsConfig, ProbeReport};
+use cloud_mgmt::config::{FsConfig, FsParameters, ProbeReport};
 use cloud_mgmt::names::{FsName, Tag};
 use cloud_mgmt::probe::probe_conditional_writes;
 use cloud_mgmt::store::url::StoreUrl;
 use cloud_mgmt::store::{ObjectStore, RequestCounter, StoreOptions};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Rounds of the probe: enough for stores whose races go wrong now and then, few enough to wait for.
@@ -71,11 +70,12 @@ pub async fn create(
     url: &StoreUrl,
     store: &Arc<dyn ObjectStore>,
     tag: &str,
-    settings: BTreeMap<String, String>,
+    parameters: FsParameters,
 ) -> Result<FsConfig, Failure> {
     // A bad name must not cost a probe.
     let tag: Tag = tag.parse()?;
-    if let Some(key) = settings.keys().find(|name| keys::find(name).is_some_and(|key| !key.may_be_shared())) {
+    if let Some(key) = parameters.settings.keys().find(|name| keys::find(name).is_some_and(|key| !key.may_be_shared()))
+    {
         let what = format!("setting {key}: the bucket must not decide what runs on a node");
         return Err(Failure::invalid(what).with_hint("set it on the node: in cbfs.toml, or with mount --set"));
     }
@@ -86,7 +86,7 @@ pub async fn create(
         _ => {}
     }
     let probe: ProbeReport = probe_conditional_writes(&**store, "", PROBE_ROUNDS, PROBE_RACERS).await?;
-    Ok(admin::create(store, &tag.to_string(), settings, probe).await?)
+    Ok(admin::create(store, &tag.to_string(), parameters, probe).await?)
 }
 
 /// Finds a filesystem by what a user wrote; `None` if the store has none of that name.

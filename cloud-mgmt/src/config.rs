@@ -34,6 +34,15 @@ pub struct FsConfig {
     pub settings: BTreeMap<String, String>,
 }
 
+/// What whoever creates a filesystem decides, for ever.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FsParameters {
+    /// See [`FsConfig::features`].
+    pub features: Vec<String>,
+    /// See [`FsConfig::settings`].
+    pub settings: BTreeMap<String, String>,
+}
+
 /// How a store answered the probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeReport {
@@ -58,8 +67,11 @@ pub enum AccessMode {
 pub const SPLIT_RUNS: &str = "split-runs";
 /// A snapshot whose index says who uses each pack. Whoever only reads files needs not know it.
 pub const PACK_USERS: &str = "ro-pack-users";
+/// A filesystem with POSIX ACLs. Readers must know it too: where a file has an ACL, the group bits of its mode are the mask,
+/// and whoever took them for the group's would let it do more than it may.
+pub const POSIX_ACL: &str = "posix-acl";
 /// Features that this version knows.
-const FEATURES_KNOWN: &[&str] = &[SPLIT_RUNS, PACK_USERS];
+const FEATURES_KNOWN: &[&str] = &[SPLIT_RUNS, PACK_USERS, POSIX_ACL];
 /// An unknown feature with this prefix does not stop readers.
 const READERS_NEED_NOT_KNOW: &str = "ro-";
 
@@ -104,6 +116,11 @@ impl FsConfig {
         let mut bytes = serde_json::to_vec_pretty(self).map_err(malformed)?;
         bytes.push(b'\n');
         Ok(bytes)
+    }
+
+    /// Whether the filesystem has POSIX ACLs.
+    pub fn has_acls(&self) -> bool {
+        self.features.iter().any(|feature| feature == POSIX_ACL)
     }
 
     /// Refuses what this version must not do with the filesystem.

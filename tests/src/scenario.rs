@@ -26,10 +26,16 @@ pub struct Scenario {
 impl Scenario {
     /// Creates the filesystem `tag` with `cbfs create`.
     pub fn new(kind: StoreKind, tag: &str) -> Result<Self> {
+        Self::created(kind, tag, &[])
+    }
+
+    /// The same with `options` for `cbfs create`.
+    pub fn created(kind: StoreKind, tag: &str, options: &[&str]) -> Result<Self> {
         let bucket = Bucket::new(kind)?;
         let address = format!("{}#{tag}", bucket.url());
         // The probe of a live store races for a while; only a dead one must be named within 10 s.
-        Node::new(&bucket)?.cbfs_long(&["create", &address])?.success()?;
+        let args: Vec<&str> = ["create", &address].into_iter().chain(options.iter().copied()).collect();
+        Node::new(&bucket)?.cbfs_long(&args)?.success()?;
         Ok(Self { bucket, address })
     }
 

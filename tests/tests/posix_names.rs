@@ -1,6 +1,11 @@
 //! What POSIX and Linux say of names, directories, owners, times and attributes, on a real mount of the program.
 //!
-//! `CBFS_LINKS` (links of a file, and subdirectories) and `CBFS_ENTRIES` (of a large directory) make it longer.
+//! With ACLs: `acls`.
+//!
+//! `CBFS_LINKS` (links of a file, and subdirectories), `CBFS_ENTRIES` (of a large directory) and `CBFS_ACL_STEPS` make it
+//! longer.
+
+mod acls;
 
 use anyhow::{Context, Result, ensure};
 use cbfs_tests::bucket::StoreKind;

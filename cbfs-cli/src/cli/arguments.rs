@@ -21,6 +21,9 @@ pub struct CreateArgs {
     /// The store and the name of the new filesystem
     #[arg(value_name = "STORE#TAG")]
     pub fs: String,
+    /// Keep and enforce POSIX ACLs, for ever; without it they are refused
+    #[arg(long)]
+    pub acl: bool,
     /// A setting that every node starts from; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
     pub set: Vec<(String, String)>,

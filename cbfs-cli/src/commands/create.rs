@@ -6,7 +6,7 @@ use crate::cli::CreateArgs;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
-use cloud_mgmt::config::ProbeReport;
+use cloud_mgmt::config::{FsParameters, POSIX_ACL, ProbeReport};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -18,6 +18,7 @@ struct Created {
     id: Uuid,
     store: String,
     created: jiff::Timestamp,
+    features: Vec<String>,
     probe: ProbeReport,
     settings: BTreeMap<String, String>,
 }
@@ -30,13 +31,16 @@ pub(super) async fn run(context: &Context, args: CreateArgs) -> Result<(), Failu
             .map_err(|failure| failure.with_hint(format!("cbfs create STORE#{}", address.name)))?,
     };
     let store = bucket::connect(&url).await?;
-    let config = bucket::create(&url, &store, &address.name, args.set.into_iter().collect()).await?;
+    let features = args.acl.then(|| POSIX_ACL.to_owned()).into_iter().collect();
+    let parameters = FsParameters { features, settings: args.set.into_iter().collect() };
+    let config = bucket::create(&url, &store, &address.name, parameters).await?;
     let created = Created {
         name: format!("{}-{}", config.tag, config.id),
         tag: config.tag,
         id: config.id,
         store: url.to_string(),
         created: config.created,
+        features: config.features,
         probe: config.probe,
         settings: config.settings,
     };

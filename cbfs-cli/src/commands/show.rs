@@ -112,6 +112,9 @@ impl fmt::Display for Shown {
             }
             _ => fact("epoch", format!("{}, nobody has mounted it to write", self.epoch)),
         }
+        for feature in &self.features {
+            fact("feature", feature.clone());
+        }
         for (key, value) in &self.settings {
             fact("setting", format!("{key} = {value}"));
         }

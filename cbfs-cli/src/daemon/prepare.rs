@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::state::{Instance, Purpose};
 use cloud_mgmt::admin;
-use cloud_mgmt::config::{AccessMode, FsConfig};
+use cloud_mgmt::config::{AccessMode, FsConfig, FsParameters};
 use cloud_mgmt::names::FsName;
 
 /// Finds or makes the instance. Asks the store only if this node does not know the filesystem for that purpose yet.
@@ -22,7 +22,9 @@ pub(super) async fn instance(context: &Context, plan: &MountPlan) -> Result<Inst
     }
     let (name, config) = match (bucket::find(&store, &wanted(context, &plan.address)?).await?, plan.absent) {
         (Some(name), _) => (name.clone(), admin::read_config(&store, &name).await?),
-        (None, Absent::Create) => named(bucket::create(&url, &store, &plan.address.name, [].into()).await?)?,
+        (None, Absent::Create) => {
+            named(bucket::create(&url, &store, &plan.address.name, FsParameters::default()).await?)?
+        }
         (None, Absent::Refuse) => {
             return Err(Failure::not_found(format!("{url} has no filesystem {}", plan.address.name))
                 .with_hint(format!("cbfs list {url} shows what there is; --create makes it")));

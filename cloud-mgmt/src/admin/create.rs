@@ -2,10 +2,9 @@
 
 use super::error::AdminError;
 use super::list::{names, state_of};
-use crate::config::{CONFIG_FORMAT, FsConfig, ProbeReport};
+use crate::config::{CONFIG_FORMAT, FsConfig, FsParameters, ProbeReport};
 use crate::names::{FsName, Tag};
 use crate::store::{ObjectStore, PutOutcome, StoreError, StoreErrorKind};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -21,7 +20,7 @@ const RESEND_PAUSE_MS: u64 = 20;
 pub async fn create(
     store: &Arc<dyn ObjectStore>,
     tag: &str,
-    settings: BTreeMap<String, String>,
+    parameters: FsParameters,
     probe: ProbeReport,
 ) -> Result<FsConfig, AdminError> {
     let tag: Tag = tag.parse()?;
@@ -34,23 +33,23 @@ pub async fn create(
     if !candidates.is_empty() {
         return Err(AdminError::Exists { store: store.url().to_owned(), tag: tag.to_string(), candidates });
     }
-    create_config(store, tag, settings, probe).await
+    create_config(store, tag, parameters, probe).await
 }
 
 /// The same, whoever else has the tag: the new one is then addressed by its UUID.
 pub async fn create_another(
     store: &Arc<dyn ObjectStore>,
     tag: &str,
-    settings: BTreeMap<String, String>,
+    parameters: FsParameters,
     probe: ProbeReport,
 ) -> Result<FsConfig, AdminError> {
-    create_config(store, tag.parse()?, settings, probe).await
+    create_config(store, tag.parse()?, parameters, probe).await
 }
 
 async fn create_config(
     store: &Arc<dyn ObjectStore>,
     tag: Tag,
-    settings: BTreeMap<String, String>,
+    parameters: FsParameters,
     probe: ProbeReport,
 ) -> Result<FsConfig, AdminError> {
     let name = FsName { tag, id: Uuid::new_v4() };
@@ -61,9 +60,9 @@ async fn create_config(
         created: jiff::Timestamp::now(),
         created_by: concat!("cbfs ", env!("CARGO_PKG_VERSION")).to_owned(),
         op: Uuid::new_v4(),
-        features: Vec::new(),
+        features: parameters.features,
         probe,
-        settings,
+        settings: parameters.settings,
     };
     publish(store, &name, &config).await?;
     Ok(config)

@@ -6,7 +6,7 @@
 use cloud_mgmt::admin::{
     AdminError, DeleteMode, DeletedFilter, create, create_another, delete, list, read_config, resolve, show, undelete,
 };
-use cloud_mgmt::config::{CONFIG_FORMAT, FsConfig, ProbeReport};
+use cloud_mgmt::config::{CONFIG_FORMAT, FsConfig, FsParameters, POSIX_ACL, ProbeReport};
 use cloud_mgmt::ledger::{
     Appender, Ledger, LedgerErrorKind, MemoryIntents, PackEntry, RunEntry, SnapshotEntry, Writer,
 };
@@ -31,7 +31,7 @@ fn client(bucket: &MemoryStore) -> Arc<dyn ObjectStore> {
 }
 
 async fn made(store: &Arc<dyn ObjectStore>, tag: &str) -> FsName {
-    name_of(&create_another(store, tag, BTreeMap::new(), probe()).await.unwrap())
+    name_of(&create_another(store, tag, FsParameters::default(), probe()).await.unwrap())
 }
 
 /// A master that has uploaded and published one snapshot with a pack and a run.
@@ -85,9 +85,12 @@ async fn a_filesystem_is_created_listed_and_shown() {
     let store = client(&bucket);
     assert!(list(&store, DeletedFilter::Show).await.unwrap().is_empty());
     let settings = BTreeMap::from([("snapshot.interval".to_owned(), "1h".to_owned())]);
-    let config = create(&store, "home", settings.clone(), probe()).await.unwrap();
+    let features = vec![POSIX_ACL.to_owned()];
+    let parameters = FsParameters { features: features.clone(), settings: settings.clone() };
+    let config = create(&store, "home", parameters, probe()).await.unwrap();
     let name = name_of(&config);
-    assert_eq!((config.format, &config.settings), (CONFIG_FORMAT, &settings));
+    assert_eq!((config.format, &config.settings, &config.features), (CONFIG_FORMAT, &settings, &features));
+    assert!(config.has_acls());
     assert_eq!(read_config(&store, &name).await.unwrap(), config);
     published(&store, &name).await;
     let listed = list(&store, DeletedFilter::Hide).await.unwrap();
@@ -103,14 +106,17 @@ async fn a_filesystem_is_created_listed_and_shown() {
 async fn a_tag_is_created_once_and_after_its_deletion_again() {
     let bucket = MemoryStore::new();
     let store = client(&bucket);
-    let first = name_of(&create(&store, "home", BTreeMap::new(), probe()).await.unwrap());
-    let error = create(&store, "home", BTreeMap::new(), probe()).await.unwrap_err();
+    let first = name_of(&create(&store, "home", FsParameters::default(), probe()).await.unwrap());
+    let error = create(&store, "home", FsParameters::default(), probe()).await.unwrap_err();
     assert_eq!(error.kind(), LedgerErrorKind::Exists);
     assert!(error.to_string().contains(&first.to_string()), "{error}");
     delete(&store, &first, DeleteMode::Really).await.unwrap();
-    let second = name_of(&create(&store, "home", BTreeMap::new(), probe()).await.unwrap());
+    let second = name_of(&create(&store, "home", FsParameters::default(), probe()).await.unwrap());
     assert_eq!(resolve(&store, "home").await.unwrap(), second, "the one that is not deleted is meant");
-    assert_eq!(create(&store, "no/good", BTreeMap::new(), probe()).await.unwrap_err().kind(), LedgerErrorKind::Invalid);
+    assert_eq!(
+        create(&store, "no/good", FsParameters::default(), probe()).await.unwrap_err().kind(),
+        LedgerErrorKind::Invalid
+    );
 }
 
 #[tokio::test]
@@ -121,7 +127,7 @@ async fn create_with_each_lost_request_and_each_lost_answer() {
             let faulty = Arc::new(bucket.another_client());
             faulty.set_faults(FaultPlan::nth(nth, moment));
             let store: Arc<dyn ObjectStore> = faulty.clone();
-            let result = create(&store, "home", BTreeMap::new(), probe()).await;
+            let result = create(&store, "home", FsParameters::default(), probe()).await;
             let there = list(&client(&bucket), DeletedFilter::Show).await.unwrap();
             match &result {
                 Ok(config) => assert_eq!(there.iter().map(|fs| &fs.name).collect::<Vec<_>>(), [&name_of(config)]),
@@ -145,7 +151,7 @@ async fn create_without_an_answer_says_that_it_does_not_know() {
     let faulty = Arc::new(bucket.another_client());
     faulty.offline();
     let store: Arc<dyn ObjectStore> = faulty;
-    let error = create_another(&store, "home", BTreeMap::new(), probe()).await.unwrap_err();
+    let error = create_another(&store, "home", FsParameters::default(), probe()).await.unwrap_err();
     assert!(matches!(error, AdminError::CreateUnknown { .. }), "{error}");
     assert_eq!(error.kind(), LedgerErrorKind::Unavailable);
 }

@@ -3,7 +3,7 @@
 use crate::random::Random;
 use crate::world::{Node, damage, fs, pack, run, snapshot};
 use cloud_mgmt::admin::{DeletedFilter, create, list, show};
-use cloud_mgmt::config::ProbeReport;
+use cloud_mgmt::config::{FsParameters, ProbeReport};
 use cloud_mgmt::ledger::{
     Appender, Entry, History, Ledger, LedgerError, LedgerRecord, MemoryIntents, SUMMARY_EVERY_RECORDS, Seq,
     SummaryEntry, Writer,
@@ -171,7 +171,7 @@ fn probe() -> ProbeReport {
 /// A master of a filesystem that `list` and `show` find.
 async fn master(bucket: &MemoryStore) -> (FsName, Appender) {
     let store: Arc<dyn ObjectStore> = Arc::new(bucket.another_client());
-    let config = create(&store, "long", std::collections::BTreeMap::new(), probe()).await.unwrap();
+    let config = create(&store, "long", FsParameters::default(), probe()).await.unwrap();
     let name = FsName { tag: "long".parse().unwrap(), id: config.id };
     let ledger = Ledger::new(store, name.clone());
     let master = Appender::new(ledger, Arc::new(MemoryIntents::default()), Writer::ephemeral());

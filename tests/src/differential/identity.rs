@@ -13,12 +13,19 @@ pub struct Identity {
 impl Identity {
     /// Becomes `user`. The real ids stay root's, so that there is a way back.
     pub fn assume(user: User) -> Result<Self> {
-        if let User::Plain(id) = user {
-            set_thread_groups(&[])?;
-            set_thread_res_gid(None::<Gid>, Some(Gid::from_raw(id)), None::<Gid>)?;
-            set_thread_res_uid(None::<Uid>, Some(Uid::from_raw(id)), None::<Uid>)?;
+        match user {
+            User::Root => Ok(Self { user }),
+            User::Plain(id) => Self::member(id, &[]),
         }
-        Ok(Self { user })
+    }
+
+    /// Becomes the plain user `id`, who is in `groups`, too.
+    pub fn member(id: u32, groups: &[u32]) -> Result<Self> {
+        let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+        set_thread_groups(&groups)?;
+        set_thread_res_gid(None::<Gid>, Some(Gid::from_raw(id)), None::<Gid>)?;
+        set_thread_res_uid(None::<Uid>, Some(Uid::from_raw(id)), None::<Uid>)?;
+        Ok(Self { user: User::Plain(id) })
     }
 }
 

@@ -12,6 +12,7 @@ use crate::status::Role;
 use cloud_mgmt::config::{AccessMode, ConfigError, unknown_feature};
 use cloud_mgmt::ledger::{Appender, History, Ledger, LedgerError, SnapshotEntry, Writer};
 use cloud_mgmt::names::FsName;
+use kvfs::acl::AclSupport;
 use kvfs::base::{Base, EmptyBase};
 use kvfs::data::DataOptions;
 use kvfs::engine::{Engine, EngineIdentity, EngineOptions, EngineSetup, InstanceDirs, create_instance, identity_of};
@@ -160,7 +161,7 @@ fn restart(parts: Parts, identity: EngineIdentity) -> Result<Arc<Agent>, AgentEr
     }
     let role = if deposed.is_some() { Role::Deposed } else { Role::Master };
     let start = Start { epoch: identity.epoch.0, confirmed: false, entry, base };
-    let fs = Arc::new(Fs::new(engine, system_clock()));
+    let fs = Arc::new(Fs::new(engine, system_clock()).with_acls(acls_of(&parts.setup)));
     Ok(parts.agent(role, fs, start))
 }
 
@@ -193,7 +194,7 @@ fn first_use(parts: Parts) -> Result<Arc<Agent>, AgentError> {
     let stack = Arc::new(Stack::read_only(as_base(base.as_ref())));
     let engine = Engine::open(engine_setup(&parts.setup, &parts.node, stack))?;
     let start = Start { epoch, confirmed: true, entry, base };
-    let fs = Arc::new(Fs::new(engine, system_clock()));
+    let fs = Arc::new(Fs::new(engine, system_clock()).with_acls(acls_of(&parts.setup)));
     Ok(parts.agent(Role::Master, fs, start))
 }
 
@@ -247,7 +248,13 @@ pub(super) fn slave(setup: AgentSetup, selector: &SnapshotSelector) -> Result<Ar
     let stack = Arc::new(Stack::read_only(as_base(base.as_ref())));
     let epoch = history.state().epoch;
     let start = Start { epoch, confirmed: true, entry: Some(entry), base };
-    Ok(parts.agent(Role::Slave, Arc::new(Fs::read_only(stack, system_clock())), start))
+    let fs = Arc::new(Fs::read_only(stack, system_clock()).with_acls(acls_of(&parts.setup)));
+    Ok(parts.agent(Role::Slave, fs, start))
+}
+
+/// A slave enforces what its master does.
+fn acls_of(setup: &AgentSetup) -> AclSupport {
+    if setup.config.has_acls() { AclSupport::Enforced } else { AclSupport::Absent }
 }
 
 /// Refuses a snapshot that needs what this version does not know.
