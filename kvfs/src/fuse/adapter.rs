@@ -5,7 +5,7 @@ use super::convert::{self, MODE_MASK, checked_name, ino};
 use super::core::Core;
 use super::once::Once;
 use super::{groups, handshake};
-use crate::acl::AclKind;
+use crate::acl::{AclKind, AclSupport};
 use crate::error::{FsError, FsResult};
 use crate::fs::api::{Access, Attributes, Caller, FileSystem, NewNode, SeekTarget, Sgid};
 use crate::ids::Ino;
@@ -70,7 +70,13 @@ fn may_take_privileges(caller: Caller, shown: &Attributes) -> bool {
 
 /// What an ACL by `caller` leaves of sgid. The kernel knows, but says so only in an extension of the request that fuser 0.18
 /// does not receive.
-fn sgid_after_acl(fs: &dyn FileSystem, node: Ino, (caller, pid): (Caller, u32)) -> FsResult<Sgid> {
+fn sgid_after_acl(fs: &dyn FileSystem, (node, kind): (Ino, AclKind), caller: (Caller, u32)) -> FsResult<Sgid> {
+    match (fs.acls(), kind) {
+        (AclSupport::Absent, _) => return Err(FsError::Unsupported),
+        (_, AclKind::Default) => return Ok(Sgid::Keep),
+        (_, AclKind::Access) => {}
+    }
+    let (caller, pid) = caller;
     let shown = fs.attributes(node)?;
     let may_keep = shown.mode & SGID == 0 || groups::is_root_or_in_group(caller, pid, shown.gid);
     Ok(if may_keep { Sgid::Keep } else { Sgid::Drop })
@@ -394,7 +400,7 @@ impl Filesystem for Adapter {
             let Some(kind) = AclKind::of(name) else {
                 return once.run(fs, || fs.set_xattr(node, name, value, mode));
             };
-            let sgid = sgid_after_acl(fs, node, (caller, pid))?;
+            let sgid = sgid_after_acl(fs, (node, kind), (caller, pid))?;
             once.run(fs, || fs.set_acl(node, kind, value, sgid))
         });
     }

@@ -76,7 +76,7 @@ struct ListingFile<'a> {
 impl Write for ListingFile<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let room = self.size + bytes.len() as u64 + ROOM_BYTES;
-        self.agent.with_room(self.snapshot, || self.file.ensure_room(room)).map_err(io::Error::other)?;
+        self.agent.room_for(self.snapshot, &mut self.file, room).map_err(io::Error::other)?;
         let written = self.out.write(bytes)?;
         if let Some(bytes) = bytes.get(..written) {
             self.hasher.update(bytes);

@@ -66,7 +66,7 @@ impl PartSink for StagedParts<'_> {
 
     fn push(&mut self, key: &[u8], value: &[u8]) -> Result<u64, CollectError> {
         let (file, writer) = self.open.as_mut().ok_or_else(Self::none_open)?;
-        self.agent.with_room(self.naming.snapshot, || file.ensure_room(writer.size() + PART_ROOM_BYTES))?;
+        self.agent.room_for(self.naming.snapshot, file, writer.size() + PART_ROOM_BYTES)?;
         writer.push(key, value).map_err(|error| CollectError::of_run(WRITING, error))?;
         Ok(writer.size_with_open_node())
     }

@@ -5,11 +5,11 @@ use super::attempt::Standing;
 use super::worker::Duty;
 use crate::collect::{CollectError, CollectErrorKind};
 use crate::error::AgentError;
-use crate::proxy::{ProxyError, ProxyErrorKind};
+use crate::proxy::{ProxyError, ProxyErrorKind, StagedFile};
 use uuid::Uuid;
 
 impl Agent {
-    /// Tries; when the proxy is full, waits until something has left it and tries again. Also where long work hears that
+    /// Tries; when the proxy or the disk below it is full, waits until something has left it and tries again. Also where long work hears that
     /// the agent is being stopped.
     pub(super) fn with_room<T>(
         &self,
@@ -27,6 +27,18 @@ impl Agent {
                 done => return done.map_err(|error| CollectError::of_proxy("staging", error)),
             }
         }
+    }
+
+    /// Waits until `file` may grow to `total_bytes`, within the limit of the proxy and on its disk. Where nothing is staged,
+    /// nothing that leaves makes room on the disk: what is small may fit all the same.
+    pub(super) fn room_for(&self, snapshot: Uuid, file: &mut StagedFile, total_bytes: u64) -> Result<(), CollectError> {
+        self.with_room(snapshot, || {
+            file.ensure_room(total_bytes)?;
+            match file.ensure_disk(total_bytes) {
+                Err(ProxyError::Disk { .. }) if self.proxy.staged().is_empty() => Ok(()),
+                done => done,
+            }
+        })
     }
 
     /// Waits until something has left. An outage is waited out: packing anew would send it all again.

@@ -260,7 +260,7 @@ impl PackSink for ProxyPacks<'_> {
 
     fn growing(&mut self, bytes: u64) -> Result<(), CollectError> {
         let Some(staged) = self.current.as_mut() else { return Ok(()) };
-        self.agent.with_room(self.naming.snapshot, || staged.ensure_room(bytes))
+        self.agent.room_for(self.naming.snapshot, staged, bytes)
     }
 
     fn object(&self, pack: PackNo) -> String {

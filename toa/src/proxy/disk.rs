@@ -127,6 +127,25 @@ impl Proxy {
         Ok(StagedFile::new(Arc::clone(self), object, self.temp_path(), room_bytes))
     }
 
+    /// Makes sure that `needed` bytes are free on the disk, giving up cached files if it must.
+    pub(super) fn ensure_disk(&self, needed: u64) -> Result<(), ProxyError> {
+        let mut free = self.disk_free()?;
+        if free < needed {
+            let mut index = self.index.lock();
+            let victims = index.give_up(needed - free);
+            self.evict(&mut index, &victims);
+            drop(index);
+            free = self.disk_free()?;
+        }
+        if free < needed { Err(ProxyError::Disk { path: self.dir.clone(), needed, free }) } else { Ok(()) }
+    }
+
+    fn disk_free(&self) -> Result<u64, ProxyError> {
+        let stat =
+            rustix::fs::statvfs(&self.dir).map_err(|error| ProxyError::io("statvfs", &self.dir)(error.into()))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
     /// Objects that are committed and not uploaded yet, with their sizes, sorted by name: also those of earlier lives.
     pub fn staged(&self) -> Vec<(Arc<str>, u64)> {
         self.index.lock().all_pinned(Pin::Staged)

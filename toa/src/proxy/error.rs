@@ -26,6 +26,16 @@ pub enum ProxyError {
         /// The limit.
         max: u64,
     },
+    /// The disk below it leaves no room.
+    #[error("the disk below {path} is full: {needed} bytes wanted, {free} are free", path = path.display())]
+    Disk {
+        /// The proxy.
+        path: PathBuf,
+        /// Bytes wanted.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+    },
     /// A name that no file can have.
     #[error("{0:?} cannot be the name of a cached object")]
     BadName(String),
@@ -48,7 +58,7 @@ impl ProxyError {
     /// What the caller can do about it.
     pub fn kind(&self) -> ProxyErrorKind {
         match self {
-            Self::Full { .. } => ProxyErrorKind::NoSpace,
+            Self::Full { .. } | Self::Disk { .. } => ProxyErrorKind::NoSpace,
             Self::BadName(_) | Self::State(..) => ProxyErrorKind::Invalid,
             Self::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ProxyErrorKind::NoSpace,

@@ -81,6 +81,18 @@ impl Index {
         victims
     }
 
+    /// Gives up loose files of `bytes` in all, if there are so many.
+    pub(super) fn give_up(&mut self, bytes: u64) -> Vec<Loose> {
+        let (mut victims, mut given) = (Vec::new(), 0);
+        while given < bytes {
+            let Some((victim, len)) = self.loose.pop_lru() else { break };
+            self.loose_bytes -= len;
+            given += len;
+            victims.push(victim);
+        }
+        victims
+    }
+
     /// Takes a promise back: the file is written (and added), or given up.
     pub(super) fn unreserve(&mut self, bytes: u64) {
         self.reserved_bytes = self.reserved_bytes.saturating_sub(bytes);

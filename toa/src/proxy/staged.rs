@@ -5,6 +5,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// What stays free on the disk while a file grows, bytes: what is on its way to it, and a little for everybody else.
+pub const DISK_RESERVE_BYTES: u64 = 4 << 20;
+/// Growth between two looks at the disk, bytes.
+const DISK_LOOK_BYTES: u64 = 1 << 20;
+
 /// What a finished object is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -21,12 +26,14 @@ pub struct StagedFile {
     object: String,
     path: PathBuf,
     room_bytes: u64,
+    /// The size for which the disk was last seen to have room.
+    disk_bytes: u64,
     committed: bool,
 }
 
 impl StagedFile {
     pub(super) fn new(proxy: Arc<Proxy>, object: &str, path: PathBuf, room_bytes: u64) -> Self {
-        Self { proxy, object: object.to_owned(), path, room_bytes, committed: false }
+        Self { proxy, object: object.to_owned(), path, room_bytes, disk_bytes: 0, committed: false }
     }
 
     /// Where to write; the file does not exist yet.
@@ -46,6 +53,19 @@ impl StagedFile {
             self.proxy.reserve(more)?;
             self.room_bytes += more;
         }
+        Ok(())
+    }
+
+    /// Makes sure that the disk has room for the file to grow to `total_bytes`, [`DISK_RESERVE_BYTES`] more than that, giving
+    /// up cached files if it must; kind `NoSpace` if there is none. Looks only now and then, and promises nothing: others
+    /// write to the disk as well.
+    pub fn ensure_disk(&mut self, total_bytes: u64) -> Result<(), ProxyError> {
+        if total_bytes <= self.disk_bytes {
+            return Ok(());
+        }
+        let written = std::fs::metadata(&self.path).map_or(0, |meta| meta.len());
+        self.proxy.ensure_disk(total_bytes.saturating_sub(written) + DISK_RESERVE_BYTES)?;
+        self.disk_bytes = total_bytes + DISK_LOOK_BYTES;
         Ok(())
     }
 

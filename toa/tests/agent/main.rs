@@ -121,6 +121,54 @@ fn a_snapshot_larger_than_the_proxy_is_sent_piece_by_piece() {
     bucket.check_references();
 }
 
+/// A disk of 24 MiB, in memory.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new() -> Self {
+        let disk = Self(tempfile::tempdir().unwrap());
+        let mut mount = std::process::Command::new("mount");
+        let done = mount.args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(disk.0.path()).status().unwrap();
+        assert!(done.success(), "needs root to mount a small disk");
+        disk
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Nobody is left to hear of a failure.
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn on_a_full_disk_packing_waits_until_something_has_left_and_goes_on() {
+    let disk = SmallDisk::new();
+    let store = Arc::new(MemoryStore::new());
+    let bucket = Bucket::new(Arc::clone(&store) as _);
+    let master = Node::master_with(&bucket, |setup| {
+        std::os::unix::fs::symlink(disk.0.path(), setup.instance_dir.join("proxy")).unwrap();
+        // Packs of 4 MiB; the limit itself is far away.
+        setup.options.proxy_max_bytes = 32 << 20;
+    });
+    for n in 0..40 {
+        tree::write_file(master.fs().as_ref(), &format!("f{n}"), &tree::noise(n, 900_000));
+    }
+    store.offline();
+    master.agent().request_snapshot(Some("large".into()), None).unwrap();
+    let staged = || std::fs::read_dir(disk.0.path().join("staged")).map_or(0, Iterator::count);
+    master.until(|_| staged() >= 3);
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    let status = master.agent().snapshot("large").unwrap();
+    assert_eq!((status.state, status.attempts), (SnapshotState::Packing, 0), "it waits: {status:?}");
+    tree::write_file(master.fs().as_ref(), "meanwhile", b"applications go on");
+    store.online();
+    assert_eq!(master.finished("large"), SnapshotState::Complete);
+    let status = master.agent().snapshot("large").unwrap();
+    assert!(status.attempts == 0 && status.uploaded > 30 << 20, "packed once, larger than the disk: {status:?}");
+    bucket.check_references();
+}
+
 #[test]
 fn without_the_bucket_everything_local_goes_on() {
     let store = Arc::new(MemoryStore::new());
