@@ -7,10 +7,11 @@ use kvfs::engine::{
     Consumer, Engine, EngineIdentity, EngineOptions, EngineSetup, InstanceDirs, Opening, create_instance,
 };
 use kvfs::fs::{Caller, FileSystem, Fs, NewNode, SystemClock};
+use kvfs::ids::PackNo;
 use kvfs::journal::{Followed, JournalOptions, Position};
 use kvfs::node::{NodeChanges, NodeStore};
-use kvfs::op::Op;
-use kvfs::schema::{FileKind, Time};
+use kvfs::op::{Evacuation, Op};
+use kvfs::schema::{FileKind, FrameRef, Time};
 use kvfs::stack::Stack;
 use kvfs::{Epoch, Ino, Xid};
 use std::path::Path;
@@ -152,4 +153,21 @@ fn a_reader_that_is_too_far_behind_is_cut_off_and_the_gap_is_kept() {
     let (_fs, engine) = open(dir.path(), limit);
     let after: Consumer = engine.consumer(NAME).unwrap();
     assert_eq!(after, cut, "over a restart");
+}
+
+/// The segment with its bytes would be named by nothing, and a replay would ask for them.
+#[test]
+fn bytes_that_come_back_too_late_leave_no_record() {
+    let dir = instance();
+    let (fs, engine) = open(dir.path(), 1 << 30);
+    make(&fs, "a");
+    let ino = fs.lookup(Ino::ROOT, b"a").unwrap().ino;
+    fs.write(ino, 0, &[7; 100_000], kvfs::op::Privileges::Keep).unwrap();
+    let before = engine.last_xid();
+    let frame = FrameRef { pack: PackNo(1), offset: 0, stored_len: 10, raw_len: 200_000, hash: [0; 16] };
+    let evacuation = Evacuation { ino, offset: 0, len: 100_000, frame, within: 0 };
+    let bytes = engine.place_bytes(&[9; 100_000]).unwrap();
+    engine.run_write(Time::default(), Op::Evacuate(evacuation), bytes).unwrap();
+    assert_eq!(engine.last_xid(), before);
+    assert_eq!(fs.read(ino, 0, 100_000).unwrap(), [7; 100_000].as_slice());
 }

@@ -104,9 +104,12 @@ impl Engine {
 
     fn free_unread(&self, retired: &mut Retired) {
         while retired.waiting.front().is_some_and(|w| w.readers.iter().all(|r| r.strong_count() == 0)) {
-            if let Some(done) = retired.waiting.pop_front() {
-                self.data.free(&done.segments);
-            }
+            let Some(done) = retired.waiting.pop_front() else { return };
+            // Somebody who had an older list may have named one again meanwhile, in a record that was drafted on it. Nobody
+            // has such a list any more: what is not named now never will be.
+            let named = named_segments(&self.stack.load());
+            let free: Vec<SegmentNo> = done.segments.into_iter().filter(|segment| !named.contains(segment)).collect();
+            self.data.free(&free);
         }
     }
 

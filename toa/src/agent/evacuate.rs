@@ -24,11 +24,15 @@ pub const EVACUATION_BYTES_MIN: u64 = 1 << 20;
 /// What is uploaded, by what may move.
 const UPLOADED_PER_MOVED: u64 = 5;
 /// The local disk must have so many times the room of what may move.
-const ROOM: u64 = 8;
+const ROOM: u64 = 4;
 /// Inodes that are looked for at a time.
 const INODES_AT_ONCE: usize = 1024;
 /// Records of the index that are read before somebody looks whether the agent is to end.
-const RECORDS_AT_ONCE: u32 = 64 << 10;
+const RECORDS_AT_ONCE: u64 = 64 << 10;
+/// Records of the index that are read after one snapshot at most: the users of some packs lie far apart.
+const RECORDS_PER_ROUND: u64 = 4 << 20;
+/// Bytes of one file that are moved before somebody looks whether the agent is to end.
+const BYTES_AT_ONCE: u64 = 8 << 20;
 
 /// What may move now.
 #[derive(Default)]
@@ -77,9 +81,9 @@ struct HalfDead {
 }
 
 impl HalfDead {
-    /// About so many stored bytes are `raw` ones.
+    /// About so many stored bytes are `raw` ones, and not fewer.
     fn stored_of(&self, raw: u64) -> u64 {
-        scaled(raw, self.stored, self.raw)
+        scaled(raw, self.stored, self.raw).saturating_add(u64::from(raw > 0))
     }
 
     fn raw_of(&self, stored: u64) -> u64 {
@@ -92,7 +96,7 @@ fn scaled(bytes: u64, by: u64, of: u64) -> u64 {
 }
 
 impl Agent {
-    /// A snapshot that uploaded so much has become the base.
+    /// A snapshot that uploaded packs of so many bytes has become the base.
     pub(super) fn earn_evacuation(&self, uploaded: u64) {
         self.evacuating.earn(uploaded, self.setup.options.evacuation_bytes_min);
         self.worker.hand_to(Duty::Evacuate);
@@ -117,47 +121,74 @@ impl Agent {
     }
 
     fn evacuate(&self, engine: &Engine, base: &RunBase, allowed: u64) -> Result<(), AgentError> {
+        let mut round = Round { engine, base, records: RECORDS_PER_ROUND };
         let mut left = allowed;
         for half_dead in half_dead(base)? {
-            if left == 0 || engine.free_bytes()? < allowed.saturating_mul(ROOM) {
+            let bytes = half_dead.raw_of(left).max(1).min(half_dead.live);
+            if left == 0 || round.records == 0 || engine.free_bytes()? < bytes.saturating_mul(ROOM) {
                 break;
             }
-            let moved = self.empty(engine, base, &half_dead, half_dead.raw_of(left).max(1))?;
+            let mut moved = 0;
+            let done = self.empty(&mut round, &half_dead, bytes, &mut moved);
             let stored = half_dead.stored_of(moved);
             self.evacuating.spend(stored);
             left = left.saturating_sub(stored);
+            let HalfDead { pack, live, raw, .. } = half_dead;
             if moved > 0 {
-                let HalfDead { pack, live, raw, .. } = half_dead;
                 tracing::info!(pack = pack.0, moved, live, raw, "bytes moved out of a half-dead pack");
+            }
+            match done {
+                Err(AgentError::Fs(FsError::Corrupt(what))) => {
+                    tracing::warn!(pack = pack.0, %what, "a half-dead pack cannot be emptied");
+                }
+                done => done?,
             }
         }
         Ok(())
     }
 
-    /// Moves about `bytes_max` raw bytes out of a pack at most; answers how many.
-    fn empty(&self, engine: &Engine, base: &RunBase, from: &HalfDead, bytes_max: u64) -> Result<u64, AgentError> {
-        let mut moved = 0;
+    /// Moves about `bytes_max` raw bytes out of a pack at most; counts them in `moved`, whatever comes of it.
+    fn empty(&self, round: &mut Round<'_>, from: &HalfDead, bytes_max: u64, moved: &mut u64) -> Result<(), AgentError> {
         for (first, last) in from.users.ranges() {
             let mut next = Some(first);
             while let Some(first) = next {
-                let found = users_in(base, from.pack, (first, last))?;
+                let found = users_in(round.base, from.pack, (first, last))?;
+                round.records = round.records.saturating_sub(found.records);
                 next = found.next;
                 for ino in found.inos {
-                    if self.worker.is_stopping() {
-                        return Err(AgentError::Stopping);
+                    // A large file in pieces: somebody may want to stop.
+                    loop {
+                        if self.worker.is_stopping() {
+                            return Err(AgentError::Stopping);
+                        }
+                        let some = (bytes_max.saturating_sub(*moved)).min(BYTES_AT_ONCE);
+                        if some == 0 {
+                            return Ok(());
+                        }
+                        match round.engine.evacuate(ino, from.pack, some)? {
+                            0 => break,
+                            bytes => *moved += bytes,
+                        }
                     }
-                    if moved >= bytes_max {
-                        return Ok(moved);
-                    }
-                    moved += engine.evacuate(ino, from.pack, bytes_max - moved)?;
                 }
                 if self.worker.is_stopping() {
                     return Err(AgentError::Stopping);
                 }
+                if round.records == 0 {
+                    return Ok(());
+                }
             }
         }
-        Ok(moved)
+        Ok(())
     }
+}
+
+/// One look at all half-dead packs.
+struct Round<'a> {
+    engine: &'a Engine,
+    base: &'a RunBase,
+    /// Records of the index that may still be read.
+    records: u64,
 }
 
 /// Packs of which less than half of what files used in the beginning is used, the cheapest first.
@@ -189,16 +220,17 @@ struct Users {
     inos: Vec<Ino>,
     /// Where to go on; `None` at the end.
     next: Option<Ino>,
+    /// Records that were read.
+    records: u64,
 }
 
 /// The first inodes of `first ..= last` that have bytes in `pack`.
 fn users_in(base: &RunBase, pack: PackNo, (first, last): (Ino, Ino)) -> Result<Users, AgentError> {
-    let mut users = Users { inos: Vec::new(), next: None };
-    let mut records = 0;
+    let mut users = Users { inos: Vec::new(), next: None, records: 0 };
     let mut current = first;
     scan(base, (&Key::inode(first), &Key::end_of_inode(last)), |parts, value| {
-        records += 1;
-        if parts.ino != current && (records > RECORDS_AT_ONCE || users.inos.len() >= INODES_AT_ONCE) {
+        users.records += 1;
+        if parts.ino != current && (users.records > RECORDS_AT_ONCE || users.inos.len() >= INODES_AT_ONCE) {
             users.next = Some(parts.ino);
             return ControlFlow::Break(());
         }

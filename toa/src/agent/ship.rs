@@ -267,7 +267,7 @@ impl Agent {
     fn adopt(&self, job: &mut Job, entry: SnapshotEntry) -> Result<(), AgentError> {
         let base = Arc::new(RunBase::open(&self.objects, &entry)?);
         base.make_local()?;
-        let uploaded = entry.uploaded;
+        let uploaded = entry.packs_new.iter().map(|pack| pack.size).sum();
         let mut done = job.clone();
         done.step(Event::Published)?;
         self.note_recovery(&mut done);

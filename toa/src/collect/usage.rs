@@ -111,6 +111,7 @@ impl<'a> Usage<'a> {
                 dead += 1;
                 settled.packs.push((number, PackChange::Dead(DeadPack { number, object: value.object })));
                 settled.users.extend(self.recorded_users(number)?.map(|_| (number, None)));
+                self.users.remove(&number);
             } else if recorded == Recorded::Now {
                 settled.packs.push((number, PackChange::Record(value)));
                 settled.users.extend(self.more_users(number)?.map(|users| (number, Some(users))));
@@ -124,6 +125,11 @@ impl<'a> Usage<'a> {
             let users = self.users.remove(&pack.summary.number).unwrap_or_default();
             settled.users.push((pack.summary.number, Some(PackUsersValue::new(live, users))));
         }
+        // Bytes that went from one file to another: as many are in use as before.
+        for number in self.users.keys().copied().collect::<Vec<_>>() {
+            settled.users.extend(self.more_users(number)?.map(|users| (number, Some(users))));
+        }
+        settled.users.sort_unstable_by_key(|(number, _)| *number);
         Ok(settled)
     }
 

@@ -183,6 +183,23 @@ fn very_many_records_do_not_wait_for_one_frame() {
     assert_eq!(collected.records, 3 + 1 + 2 + 20_001);
 }
 
+/// As many bytes of the pack are in use as before, by an inode that it did not know.
+#[test]
+fn bytes_that_go_to_another_file_are_found_there() {
+    let mut world = World::new();
+    let from = world.file(Ino::ROOT, b"from", &noise(1, 5000));
+    world.snapshot();
+    for n in 0..50 {
+        world.file(Ino::ROOT, format!("between {n}").as_bytes(), b"x");
+    }
+    let to = world.file(Ino::ROOT, b"to", b"");
+    world.share((from, 0), (to, 0), 5000);
+    world.unlink(Ino::ROOT, b"from", Held::No);
+    world.snapshot();
+    world.verify();
+    assert_eq!(world.read(to), noise(1, 5000));
+}
+
 #[test]
 fn what_never_lived_outside_leaves_nothing() {
     let mut world = World::new();
