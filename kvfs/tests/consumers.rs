@@ -162,12 +162,12 @@ fn bytes_that_come_back_too_late_leave_no_record() {
     let (fs, engine) = open(dir.path(), 1 << 30);
     make(&fs, "a");
     let ino = fs.lookup(Ino::ROOT, b"a").unwrap().ino;
-    fs.write(ino, 0, &[7; 100_000], kvfs::op::Privileges::Keep).unwrap();
+    fs.write(ino, 0, &vec![7; 100_000], kvfs::op::Privileges::Keep).unwrap();
     let before = engine.last_xid();
     let frame = FrameRef { pack: PackNo(1), offset: 0, stored_len: 10, raw_len: 200_000, hash: [0; 16] };
     let evacuation = Evacuation { ino, offset: 0, len: 100_000, frame, within: 0 };
-    let bytes = engine.place_bytes(&[9; 100_000]).unwrap();
+    let bytes = engine.place_bytes(&vec![9; 100_000]).unwrap();
     engine.run_write(Time::default(), Op::Evacuate(evacuation), bytes).unwrap();
     assert_eq!(engine.last_xid(), before);
-    assert_eq!(fs.read(ino, 0, 100_000).unwrap(), [7; 100_000].as_slice());
+    assert_eq!(fs.read(ino, 0, 100_000).unwrap(), vec![7; 100_000]);
 }
