@@ -4,36 +4,34 @@ use super::Draft;
 use super::content::{WriteBytes, part, pieces, windows_of};
 use crate::error::{FsError, FsResult};
 use crate::op::{Evacuation, Payload};
-use crate::schema::{Extent, Place, WINDOW_BYTES};
+use crate::schema::{Extent, Place};
 use std::sync::Arc;
 
 /// Replaces what still shows exactly these bytes of the frame: whatever was written, copied or cut there meanwhile stays.
 pub fn evacuate(draft: &mut Draft<'_>, from: &Evacuation, payload: &Payload) -> FsResult<()> {
-    let bytes = WriteBytes { offset: from.offset, len: from.len, payload };
-    for (offset, len, place) in pieces(bytes)? {
-        let wrong = || FsError::corrupt("an evacuation that lies in no file");
-        let skipped = u32::try_from(offset - from.offset).map_err(|_| wrong())?;
-        for (window, first, end) in windows_of(offset, u64::from(len)) {
-            let done = window * WINDOW_BYTES + u64::from(first) - offset;
-            let done = u32::try_from(done).map_err(|_| wrong())?;
-            let expected = from.within.checked_add(skipped + done).ok_or_else(wrong)?;
-            let mut value = draft.window(from.ino, window)?;
-            let shown = |piece: &Extent| match &piece.place {
-                Place::Frame { frame, within } => *frame == from.frame && *within == expected + (piece.start - first),
-                _ => false,
-            };
-            let same: Vec<Extent> =
-                value.extents.iter().filter_map(|extent| extent.slice(first, end)).filter(shown).collect();
-            if same.is_empty() {
-                continue;
-            }
-            let replaced = Arc::make_mut(&mut value);
-            for Extent { start, len, .. } in same {
-                replaced.put(Extent { start, len, place: part(&place, done + (start - first), len) });
-            }
-            draft.put_window(from.ino, window, value);
+    let wrong = || FsError::corrupt("an evacuation of more than one piece of one window");
+    let pieces = pieces(WriteBytes { offset: from.offset, len: from.len, payload })?;
+    let windows: Vec<_> = windows_of(from.offset, u64::from(from.len)).collect();
+    let ([(_, _, place)], [(window, first, end)]) = (pieces.as_slice(), windows.as_slice()) else {
+        return Err(wrong());
+    };
+    let mut value = draft.window(from.ino, *window)?;
+    let shown = |piece: &Extent| match &piece.place {
+        Place::Frame { frame, within } => {
+            *frame == from.frame && from.within.checked_add(piece.start - first) == Some(*within)
         }
+        _ => false,
+    };
+    let same: Vec<Extent> =
+        value.extents.iter().filter_map(|extent| extent.slice(*first, *end)).filter(shown).collect();
+    if same.is_empty() {
+        return Ok(());
     }
+    let replaced = Arc::make_mut(&mut value);
+    for Extent { start, len, .. } in same {
+        replaced.put(Extent { start, len, place: part(place, start - first, len) });
+    }
+    draft.put_window(from.ino, *window, value);
     Ok(())
 }
 
@@ -44,7 +42,7 @@ mod tests {
     use crate::base::EmptyBase;
     use crate::ids::{Ino, PackNo, SegmentNo, Xid};
     use crate::op::{CopyRange, Op, Privileges, Record};
-    use crate::schema::{BlobRef, FileKind, FrameRef, InodeValue, Key, Time, Value, WindowValue};
+    use crate::schema::{BlobRef, FileKind, FrameRef, InodeValue, Key, Time, Value, WINDOW_BYTES, WindowValue};
     use crate::stack::{Change, ChangeList, Overlay, Stack, Tiers};
     use bytes::Bytes;
     use std::sync::Arc;

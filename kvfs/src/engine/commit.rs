@@ -64,7 +64,17 @@ impl Engine {
         }
     }
 
-    pub(super) fn store_bytes(&self, data: &[u8]) -> FsResult<PendingBytes<'_>> {
+    /// [`Engine::place_bytes`] for bytes that no application writes: nobody waits for a flush of them, and they do not count
+    /// among those between two flushes.
+    pub(super) fn place_bulk(&self, data: &[u8]) -> FsResult<PendingBytes<'_>> {
+        self.check_writable()?;
+        if data.len() > BULK_INLINE_BYTES_MAX {
+            return self.store_bytes(data);
+        }
+        if self.is_full() { Err(FsError::NoSpace) } else { Ok(PendingBytes::inline(data)) }
+    }
+
+    fn store_bytes(&self, data: &[u8]) -> FsResult<PendingBytes<'_>> {
         let guard = self.stored_writes.read();
         let written: Result<Vec<BlobRef>, _> =
             data.chunks(WINDOW_BYTES as usize).map(|chunk| self.data.write(chunk)).collect();

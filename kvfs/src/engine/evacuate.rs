@@ -4,8 +4,7 @@
 //! snapshot into a new pack. So nothing can be lost by it: whatever names the pack until then, a layer, an open file, an
 //! operation under way, goes on naming bytes that are there, and the pack counts as dead by the same sums as ever.
 
-use super::{Engine, PendingBytes};
-use crate::base::Need;
+use super::Engine;
 use crate::error::{FsError, FsResult};
 use crate::ids::{Ino, PackNo};
 use crate::op::{Evacuation, Op};
@@ -15,15 +14,14 @@ use bytes::Bytes;
 
 /// Windows that are looked at together.
 const WINDOWS_AT_ONCE: usize = 64;
-/// Bytes up to this length travel in their record.
-const INLINE_BYTES_MAX: usize = 1 << 10;
 /// Fetches in a row after which the operation must have got on.
 const FETCHES_MAX: usize = 64;
 
 impl Engine {
     /// Brings bytes of `ino` that lie in `pack` back to this machine, about `bytes_max` at most; answers how many. What a
-    /// layer, cached or not, shows from local data is not touched, whatever the base has of it. Blocks, for what has to be fetched as well; acknowledged on return, durable with the next flush. Changes nothing that the
-    /// file shows, its times included.
+    /// layer, cached or not, shows from local data is not touched, whatever the base has of it. Blocks, for what has to be
+    /// fetched as well; acknowledged on return, durable with the next flush. Changes nothing that the file shows, its times
+    /// included.
     pub fn evacuate(&self, ino: Ino, pack: PackNo, bytes_max: u64) -> FsResult<u64> {
         let mut moved = 0;
         let mut from = Key::first_of(ino, Space::Window);
@@ -52,13 +50,7 @@ impl Engine {
         let Some(bytes) = fetching(|| self.packed_bytes(&evacuation))? else { return Ok(0) };
         self.admit()?;
         fetching(|| {
-            // Nobody waits for these bytes: they do not count as an application's writes between two of its flushes.
-            let placed = if bytes.len() <= INLINE_BYTES_MAX {
-                PendingBytes::inline(&bytes)
-            } else {
-                self.check_writable()?;
-                self.store_bytes(&bytes)?
-            };
+            let placed = self.place_bulk(&bytes)?;
             let _locked = self.stack().locks().lock(&[evacuation.ino]);
             // It leaves no time on anything.
             self.run_write(Time::default(), Op::Evacuate(evacuation), placed)
@@ -108,14 +100,10 @@ fn fetching<T>(operation: impl Fn() -> FsResult<T>) -> FsResult<T> {
     loop {
         match operation() {
             Err(FsError::NotResident(need)) if fetched < FETCHES_MAX => {
-                fetch(need)?;
+                need.fetch().map_err(FsError::from)?;
                 fetched += 1;
             }
             settled => return settled,
         }
     }
-}
-
-fn fetch(need: Need) -> FsResult<()> {
-    need.fetch().map_err(FsError::from)
 }

@@ -148,3 +148,49 @@ pub(super) fn named_segments(tiers: &Tiers) -> BTreeSet<SegmentNo> {
     named.extend(tiers.layers.iter().flat_map(|layer| layer.live_segments()));
     named
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::EmptyBase;
+    use crate::data::DataOptions;
+    use crate::engine::{EngineIdentity, EngineOptions, EngineSetup, InstanceDirs, Opening, create_instance};
+    use crate::fs::{Caller, FileSystem, Fs, NewNode, SystemClock};
+    use crate::ids::{Epoch, Ino};
+    use crate::node::NodeStore;
+    use crate::op::Privileges;
+    use crate::schema::{FileKind, Time};
+    use crate::stack::Stack;
+    use uuid::Uuid;
+
+    /// A record that was drafted on older tiers names a segment again that was found unnamed meanwhile.
+    #[test]
+    fn what_is_named_again_when_the_last_reader_goes_is_not_freed() {
+        let dir = tempfile::tempdir().unwrap();
+        let dirs = InstanceDirs::new(dir.path());
+        let node = Arc::new(NodeStore::open(&dirs.node()).unwrap());
+        create_instance(&dirs, &node, EngineIdentity { fs: Uuid::from_u128(1), epoch: Epoch(1) }, &EmptyBase).unwrap();
+        let data = DataOptions { segment_bytes: 128 << 10, spares: 0, max_bytes: None };
+        let options =
+            EngineOptions { data, checkpoint_interval: Duration::from_secs(3600), ..EngineOptions::default() };
+        let stack = Arc::new(Stack::read_only(Arc::new(EmptyBase)));
+        let opening = Opening::Fresh;
+        let setup = EngineSetup { dirs, node, stack, owner: (0, 0), now: Time::default(), options, opening };
+        let engine = Engine::open(setup).unwrap();
+        let fs = Fs::new(Arc::clone(&engine), Arc::new(SystemClock));
+        let new = NewNode { kind: FileKind::Regular, mode: 0o644, umask: 0, rdev: 0, target: &[] };
+        let file = fs.make(Caller { uid: 0, gid: 0 }, Ino::ROOT, b"file", &new).unwrap().ino;
+        let bytes = vec![7; 400_000];
+        fs.write(file, 0, &bytes[..100_000], Privileges::Keep).unwrap();
+        fs.write(file, 100_000, &bytes[100_000..], Privileges::Keep).unwrap();
+        let full = engine.data.sealed_segments();
+        assert!(!full.is_empty(), "vacuous: no segment is full");
+
+        let mut retired = engine.retired.lock();
+        retired.waiting.push_back(Waiting { segments: full.clone(), readers: Vec::new() });
+        engine.free_unread(&mut retired);
+        drop(retired);
+        assert_eq!(engine.data.sealed_segments(), full);
+        assert_eq!(fs.read(file, 0, 400_000).unwrap(), bytes);
+    }
+}

@@ -1,13 +1,14 @@
 //! The requests of the kernel, one to one.
 
 use super::OpenMode;
-use super::convert::{self, MODE_MASK, checked_name, ino};
+use super::convert::{self, MODE_MASK, caller, checked_name, ino, send_xattr};
 use super::core::Core;
+use super::handshake;
 use super::once::Once;
-use super::{groups, handshake};
-use crate::acl::{AclKind, AclSupport};
-use crate::error::{FsError, FsResult};
-use crate::fs::api::{Access, Attributes, Caller, FileSystem, NewNode, SeekTarget, Sgid};
+use super::privileges::{may_take_privileges, privileges_of, sgid_after_acl};
+use crate::acl::AclKind;
+use crate::error::FsError;
+use crate::fs::api::{Access, NewNode, SeekTarget};
 use crate::ids::Ino;
 use crate::op::{AttributeChange, CopyRange, Privileges};
 use crate::schema::FileKind;
@@ -24,7 +25,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-const SGID: u32 = 0o2000;
 /// Inodes that statfs shows as free: the numbers of an epoch.
 const INODES_FREE: u64 = 1 << 40;
 
@@ -50,43 +50,6 @@ impl Adapter {
         self.core.answer_entry(parent, reply, [name, target], move |fs, [name, target]| {
             once.run(fs, || fs.make(caller, parent, name, &NewNode { kind, mode, umask, rdev, target }))
         });
-    }
-}
-
-fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid() }
-}
-
-/// The kernel leaves suid and sgid to us (`HANDLE_KILLPRIV_V2`); root keeps them, as with `CAP_FSETID`.
-fn privileges_of(request: &Request) -> Privileges {
-    if request.uid() == 0 { Privileges::Keep } else { Privileges::Drop }
-}
-
-/// Whether `caller` owns the file or may write it, so that taking suid and sgid away is in their hands anyway. Groups
-/// beyond the first are not known here: a file that its group may write counts.
-fn may_take_privileges(caller: Caller, shown: &Attributes) -> bool {
-    caller.uid == 0 || caller.uid == shown.uid || shown.mode & 0o022 != 0
-}
-
-/// What an ACL by `caller` leaves of sgid. The kernel knows, but says so only in an extension of the request that fuser 0.18
-/// does not receive.
-fn sgid_after_acl(fs: &dyn FileSystem, (node, kind): (Ino, AclKind), caller: (Caller, u32)) -> FsResult<Sgid> {
-    match (fs.acls(), kind) {
-        (AclSupport::Absent, _) => return Err(FsError::Unsupported),
-        (_, AclKind::Default) => return Ok(Sgid::Keep),
-        (_, AclKind::Access) => {}
-    }
-    let (caller, pid) = caller;
-    let shown = fs.attributes(node)?;
-    let may_keep = shown.mode & SGID == 0 || groups::is_root_or_in_group(caller, pid, shown.gid);
-    Ok(if may_keep { Sgid::Keep } else { Sgid::Drop })
-}
-
-fn send_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
-    match size as usize {
-        0 => reply.size(value.len() as u32),
-        room if room < value.len() => reply.error(Errno::ERANGE),
-        _ => reply.data(value),
     }
 }
 

@@ -1,10 +1,10 @@
 //! Between the words of FUSE and those of the filesystem.
 
-use crate::fs::api::Attributes;
+use crate::fs::api::{Attributes, Caller};
 use crate::ids::Ino;
 use crate::op::{AllocateMode, RenameMode, XattrMode};
 use crate::schema::{FileKind, Time};
-use fuser::{FileAttr, FileType, INodeNo, RenameFlags, TimeOrNow};
+use fuser::{Errno, FileAttr, FileType, INodeNo, RenameFlags, ReplyXattr, Request, TimeOrNow};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -136,6 +136,20 @@ pub(super) fn allocate_mode(flags: i32) -> Option<AllocateMode> {
         ZERO => Some(AllocateMode::ZeroRange),
         ZERO_KEEP => Some(AllocateMode::ZeroRangeKeepSize),
         _ => None,
+    }
+}
+
+/// Who asks.
+pub(super) fn caller(request: &Request) -> Caller {
+    Caller { uid: request.uid(), gid: request.gid() }
+}
+
+/// The bytes of an attribute or of the list of them, or how many they are where there is room for none.
+pub(super) fn send_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
+    match size as usize {
+        0 => reply.size(value.len() as u32),
+        room if room < value.len() => reply.error(Errno::ERANGE),
+        _ => reply.data(value),
     }
 }
 

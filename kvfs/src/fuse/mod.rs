@@ -33,6 +33,7 @@ mod once;
 mod orphans;
 mod pool;
 mod precheck;
+mod privileges;
 mod redirect;
 mod shared_turn;
 

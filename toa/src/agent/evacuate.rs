@@ -156,27 +156,34 @@ impl Agent {
                 round.records = round.records.saturating_sub(found.records);
                 next = found.next;
                 for ino in found.inos {
-                    // A large file in pieces: somebody may want to stop.
-                    loop {
-                        if self.worker.is_stopping() {
-                            return Err(AgentError::Stopping);
-                        }
-                        let some = (bytes_max.saturating_sub(*moved)).min(BYTES_AT_ONCE);
-                        if some == 0 {
-                            return Ok(());
-                        }
-                        match round.engine.evacuate(ino, from.pack, some)? {
-                            0 => break,
-                            bytes => *moved += bytes,
-                        }
-                    }
+                    self.take_out(round.engine, (ino, from.pack), bytes_max, moved)?;
                 }
                 if self.worker.is_stopping() {
                     return Err(AgentError::Stopping);
                 }
-                if round.records == 0 {
+                if round.records == 0 || *moved >= bytes_max {
                     return Ok(());
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// One file, in pieces: somebody may want to stop.
+    fn take_out(
+        &self,
+        engine: &Engine,
+        (ino, pack): (Ino, PackNo),
+        bytes_max: u64,
+        moved: &mut u64,
+    ) -> Result<(), AgentError> {
+        while *moved < bytes_max {
+            if self.worker.is_stopping() {
+                return Err(AgentError::Stopping);
+            }
+            match engine.evacuate(ino, pack, (bytes_max - *moved).min(BYTES_AT_ONCE))? {
+                0 => return Ok(()),
+                bytes => *moved += bytes,
             }
         }
         Ok(())

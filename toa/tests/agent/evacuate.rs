@@ -3,6 +3,7 @@
 use crate::cases;
 use crate::node::{Bucket, Node};
 use crate::tree::{self, Tree};
+use cloud_mgmt::ledger::SnapshotEntry;
 use cloud_mgmt::store::MemoryStore;
 use kvfs::fs::FileSystem;
 use rand::rngs::StdRng;
@@ -62,17 +63,19 @@ impl Emptied {
         None
     }
 
-    /// Numbers of the packs that a snapshot tells of as dead.
-    fn dead(&self, name: &str) -> Vec<String> {
+    fn manifest(&self, name: &str) -> Arc<SnapshotEntry> {
         let history = self.bucket.history();
-        let found = history.snapshots().into_iter().find(|s| s.snapshot.name.as_deref() == Some(name)).unwrap();
-        found.snapshot.packs_dead.clone()
+        let found = history.snapshots().into_iter().find(|s| s.snapshot.name.as_deref() == Some(name));
+        found.unwrap().snapshot
+    }
+
+    /// The packs that a snapshot tells of as dead.
+    fn dead(&self, name: &str) -> Vec<String> {
+        self.manifest(name).packs_dead.clone()
     }
 
     fn packs(&self, name: &str) -> Vec<String> {
-        let history = self.bucket.history();
-        let found = history.snapshots().into_iter().find(|s| s.snapshot.name.as_deref() == Some(name)).unwrap();
-        found.snapshot.packs_new.iter().map(|pack| pack.object.clone()).collect()
+        self.manifest(name).packs_new.iter().map(|pack| pack.object.clone()).collect()
     }
 
     /// Every snapshot shows what it did, from the bucket alone, and every count in it is right.
