@@ -21,7 +21,7 @@ use crate::state::{Instance, LocalRole};
 use cloud_mgmt::store::RequestCounter;
 use cloud_mgmt::store::url::StoreUrl;
 use kvfs::engine::Opening;
-use kvfs::fuse::{Connection, Mount, MountOptions, OpenMode, mount, serve as serve_connection};
+use kvfs::fuse::{Connection, Mount, MountOptions, OpenMode, Remembered, mount, serve as serve_connection};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,6 +83,16 @@ enum Mounted {
     NotYet,
     /// An earlier daemon made it; a slave shows that snapshot.
     Before { connection: Connection, shown: Option<Uuid> },
+}
+
+impl Mounted {
+    /// The number of an earlier daemon's connection.
+    fn number(&self) -> Option<u32> {
+        match self {
+            Mounted::NotYet => None,
+            Mounted::Before { connection, .. } => Some(connection.facts().number),
+        }
+    }
 }
 
 /// What a daemon has from its holder and of its instance.
@@ -195,9 +205,10 @@ async fn open_agent(
     let opened = Agent::open_master(setup).await.map_err(Failure::from);
     match &opened {
         Ok(agent) if role == LocalRole::Promoting => instance.update(|local| {
-            local.role = LocalRole::Master;
-            local.snapshot = None;
-            local.promoted_to = agent.status().epoch;
+            local.took_over(agent.status().epoch);
+            if shown != agent.status().snapshot.as_ref() {
+                local.moved = mounted.number();
+            }
         })?,
         Err(failure) if role == LocalRole::Promoting && is_refusal(failure.kind) => {
             tracing::warn!("the promotion that was begun did not happen: this is a slave as before");
@@ -243,6 +254,7 @@ async fn serve(opened: Opened, signals: &mut Signals) -> Result<(), Failure> {
     let Opened { agent, requests, mut instance, settings, url, mount_point, mounted, post } = opened;
     let listener = socket::listen(&instance.socket())?;
     let restart = settings.restart()?;
+    let resumed = mounted.number();
     let mount = Arc::new(mount_agent(&agent, &instance, &mount_point, mounted, post.life)?);
     if post.life == 0 {
         instance.update(|local| {
@@ -272,6 +284,7 @@ async fn serve(opened: Opened, signals: &mut Signals) -> Result<(), Failure> {
         settings: settings.lines().to_vec(),
         facts: instance.clone(),
         local: instance.clone().into(),
+        resumed,
         end: wishes.end.clone(),
         hand_over: wishes.hand_over.clone(),
         holding,
@@ -335,7 +348,10 @@ fn mount_agent(
         LocalRole::Master => OpenMode::Stateless,
         LocalRole::Slave | LocalRole::Promoting => OpenMode::Answered,
     };
-    let options = MountOptions::new(format!("cbfs:{}", instance.name()), open);
+    let mut options = MountOptions::new(format!("cbfs:{}", instance.name()), open);
+    if mounted.number().is_some_and(|number| instance.local().moved == Some(number)) {
+        options.remembered = Remembered::Void;
+    }
     let mount = match mounted {
         Mounted::NotYet => mount(agent.file_system(), dir, options)?,
         Mounted::Before { connection, .. } => serve_connection(agent.file_system(), connection, life, &options)?,

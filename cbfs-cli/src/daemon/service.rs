@@ -27,6 +27,8 @@ pub(super) struct AgentService {
     pub(super) facts: Instance,
     /// One promotion at a time, and the only writer of `local.toml` while the daemon runs.
     pub(super) local: Mutex<Instance>,
+    /// The connection, if an earlier daemon began it.
+    pub(super) resumed: Option<u32>,
     pub(super) end: CancellationToken,
     pub(super) hand_over: CancellationToken,
     pub(super) holding: Arc<Holding>,
@@ -86,12 +88,15 @@ impl Service for AgentService {
         bucket::check_reachable(&self.url, &self.name).await?;
         // Written first: if this process dies now, the next mount must ask whether it became the master.
         local.update(|local| local.role = LocalRole::Promoting)?;
+        let shown = self.agent.status().snapshot;
         match self.agent.promote(epoch).await {
             Ok(new) => {
+                let moved = self.agent.status().snapshot != shown;
                 local.update(|local| {
-                    local.role = LocalRole::Master;
-                    local.snapshot = None;
-                    local.promoted_to = new;
+                    local.took_over(new);
+                    if moved {
+                        local.moved = self.resumed;
+                    }
                 })?;
                 Ok(Promotion { name: self.name.to_string(), previous_epoch: epoch, epoch: new })
             }

@@ -40,12 +40,25 @@ pub struct Local {
     /// was promoted last is the master.
     #[serde(default)]
     pub promoted_to: u32,
+    /// The connection whose kernel may remember a snapshot from before a promotion that moved to another one: what
+    /// earlier daemons told it is unknown, and could not be voided piece by piece.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<u32>,
     /// Where it was mounted last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mount_point: Option<PathBuf>,
     /// Whether it was ever mounted: until then the bucket has the last word on everything.
     #[serde(default)]
     pub served: bool,
+}
+
+impl Local {
+    /// It was promoted.
+    pub fn took_over(&mut self, epoch: u32) {
+        self.role = LocalRole::Master;
+        self.snapshot = None;
+        self.promoted_to = epoch;
+    }
 }
 
 /// An instance directory.

@@ -141,6 +141,7 @@ impl StateDir {
             role,
             snapshot: snapshot.cloned(),
             promoted_to: 0,
+            moved: None,
             mount_point: None,
             served: false,
         };

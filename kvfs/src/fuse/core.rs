@@ -9,7 +9,7 @@ use super::once::Requests;
 use super::orphans::Orphans;
 use super::pool::Pool;
 use super::shared_turn::{Joined, SharedTurn};
-use super::{MountOptions, OpenMode};
+use super::{MountOptions, OpenMode, Remembered};
 use crate::base::{BaseError, Need};
 use crate::error::{FsError, FsResult};
 use crate::fs::api::{Attributes, FileSystem};
@@ -101,7 +101,7 @@ impl Core {
             directories: Directories::open_file(connection.listings.try_clone()?.into(), life)?,
             requests: Requests::new(connection.facts.number, life, options.threads.get()),
             orphans,
-            voided: Arc::default(),
+            voided: Arc::new(AtomicBool::new(options.remembered == Remembered::Void)),
             life,
             can_resend: OnceLock::new(),
             cache_ttl_wanted: options.cache_ttl,

@@ -57,6 +57,8 @@ pub struct MountOptions {
     pub threads: NonZeroUsize,
     /// How long the kernel may believe names and attributes without asking.
     pub cache_ttl: Duration,
+    /// What an earlier process of the connection left in the kernel's caches.
+    pub remembered: Remembered,
 }
 
 impl MountOptions {
@@ -69,8 +71,23 @@ impl MountOptions {
 
     /// The usual options for a filesystem that shows itself as `fsname`.
     pub fn new(fsname: impl Into<String>, open: OpenMode) -> Self {
-        Self { fsname: fsname.into(), open, threads: Self::THREADS_DEFAULT, cache_ttl: Self::CACHE_TTL_DEFAULT }
+        Self {
+            fsname: fsname.into(),
+            open,
+            threads: Self::THREADS_DEFAULT,
+            cache_ttl: Self::CACHE_TTL_DEFAULT,
+            remembered: Remembered::Valid,
+        }
     }
+}
+
+/// Whether what the kernel learnt from earlier processes of a connection still holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remembered {
+    /// The filesystem shows what it showed.
+    Valid,
+    /// It has moved to another snapshot since: names are void, and cached bytes of a file go when it is opened.
+    Void,
 }
 
 /// Whether the kernel asks before it opens a file.

@@ -7,7 +7,7 @@ use super::core::Core;
 use super::error::MountError;
 use super::invalidate::Invalidator;
 use super::mountinfo::{self, mounted_at};
-use super::{MountOptions, notify, redirect};
+use super::{MountOptions, Remembered, notify, redirect};
 use crate::fs::api::FileSystem;
 use fuser::{Config, Session, SessionACL};
 use parking_lot::{Condvar, Mutex};
@@ -97,6 +97,9 @@ fn start(
     let end = Arc::new(End::default());
     let (ending, serving) = (end.clone(), core.clone());
     if life > 0 {
+        if options.remembered == Remembered::Void {
+            notify::void_names(&connection.device)?;
+        }
         notify::resend(&connection.device)?;
     }
     std::thread::Builder::new().name("cbfs-fuse".into()).spawn(move || {

@@ -3,6 +3,7 @@
 
 mod ends;
 mod exactly;
+mod moved;
 mod programs;
 mod upgrade;
 mod workers;
