@@ -13,7 +13,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use rustix::process::Signal;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -29,8 +29,9 @@ pub const SECRET_KEY: &str = "cbfs-test-secret";
 pub const REGION: &str = "us-east-1";
 
 const READY_LIMIT: Duration = Duration::from_secs(60);
-/// Master, volume, filer and S3, each with a gRPC port.
-const PORTS: usize = 8;
+/// Each has a port and a gRPC port, in this order.
+const SERVICES: [&str; 4] = ["master", "volume", "filer", "s3"];
+const PORTS: usize = 2 * SERVICES.len();
 
 /// A server that runs until it is dropped, or until this process ends in whatever way.
 #[derive(Debug)]
@@ -228,10 +229,15 @@ fn spawn(dir: &Path, ports: &[u16; PORTS]) -> Result<Running> {
     let log = File::options().create(true).append(true).open(dir.join("log"))?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     let (tell, started) = mpsc::channel();
+    let sockets = grpc_sockets(ports);
     let waiter = thread::spawn(move || match command.spawn() {
         Ok(mut child) => {
             let _ = tell.send(Ok(child.id()));
             let _ = child.wait();
+            // Those of services that it did not come to start are not there.
+            for socket in &sockets {
+                let _ = fs::remove_file(socket);
+            }
         }
         Err(error) => {
             let _ = tell.send(Err(error));
@@ -241,24 +247,23 @@ fn spawn(dir: &Path, ports: &[u16; PORTS]) -> Result<Running> {
     Ok(Running { pid, waiter })
 }
 
+/// Where its services talk to each other; no option moves these, and a killed server leaves them.
+fn grpc_sockets(ports: &[u16; PORTS]) -> Vec<PathBuf> {
+    let of_services = SERVICES.iter().zip(ports.iter().skip(1).step_by(2));
+    of_services.map(|(name, port)| format!("/tmp/seaweedfs-{name}-grpc-{port}.sock").into()).collect()
+}
+
 fn arguments(dir: &Path, ports: &[u16; PORTS]) -> Vec<String> {
-    let names = [
-        "master.port",
-        "master.port.grpc",
-        "volume.port",
-        "volume.port.grpc",
-        "filer.port",
-        "filer.port.grpc",
-        "s3.port",
-        "s3.port.grpc",
-    ];
+    let names = SERVICES.iter().flat_map(|name| [format!("{name}.port"), format!("{name}.port.grpc")]);
     let mut all: Vec<String> = vec!["-logtostderr=true".into(), "server".into()];
     all.extend(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-master.telemetry=false"].map(String::from));
     all.extend(["-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=0"].map(String::from));
     all.extend(["-master.volumeSizeLimitMB=1024", "-master.electionTimeout=1s"].map(String::from));
     all.push(format!("-dir={}", dir.join("data").display()));
     all.push(format!("-s3.config={}", dir.join("identities.json").display()));
-    all.extend(names.iter().zip(ports).map(|(name, port)| format!("-{name}={port}")));
+    // Beside its data: it runs there, and a name of a socket must be short.
+    all.extend(["-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock"].map(String::from));
+    all.extend(names.zip(ports).map(|(name, port)| format!("-{name}={port}")));
     all
 }
 
@@ -301,8 +306,16 @@ mod tests {
         server.pause().unwrap();
         assert!(!server.is_ready());
         server.resume().unwrap();
+        let ports = server.ports;
+        let with_port = || -> Vec<_> {
+            let names = fs::read_dir("/tmp").unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            let of_server = |name: &String| ports.iter().any(|port| name.ends_with(&format!("-{port}.sock")));
+            names.filter(|name| name.starts_with("seaweedfs-") && of_server(name)).collect()
+        };
+        assert_eq!(with_port().len(), SERVICES.len(), "{:?}", with_port());
         server.stop().unwrap();
         assert!(TcpStream::connect(server.address()).is_err());
+        assert!(with_port().is_empty(), "left: {:?}", with_port());
         server.resume_after_stop().unwrap();
         assert_eq!(server.get("one", "a/b").unwrap(), b"kept");
         assert_eq!(server.list("one").unwrap(), [("a/b".to_owned(), 4)]);
