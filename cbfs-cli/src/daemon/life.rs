@@ -187,6 +187,7 @@ async fn open_agent(
             failure: limits.failure,
             listing: limits.listing,
             run_part_bytes: toa::collect::RUN_PART_BYTES,
+            summary_every_records: cloud_mgmt::ledger::SUMMARY_EVERY_RECORDS,
             evacuation_bytes_min: toa::EVACUATION_BYTES_MIN,
         },
         alerts: alerts::by_command(settings.text(keys::ALERT_COMMAND))?,

@@ -46,6 +46,7 @@ use kvfs::node::NodeStore;
 use kvfs::op::{SnapshotKind, SnapshotRequest};
 use meter::Meter;
 use parking_lot::Mutex;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -78,6 +79,8 @@ pub struct AgentOptions {
     pub listing: Listing,
     /// A part of an index run is closed at about this size, bytes; see `collect::RUN_PART_BYTES`.
     pub run_part_bytes: u64,
+    /// A summary of the ledger is written after so many records; see `cloud_mgmt::ledger::SUMMARY_EVERY_RECORDS`.
+    pub summary_every_records: NonZeroU64,
     /// Half-dead packs are left alone until so many bytes may be moved; see [`EVACUATION_BYTES_MIN`].
     pub evacuation_bytes_min: u64,
 }

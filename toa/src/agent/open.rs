@@ -44,7 +44,8 @@ impl Parts {
         let objects = Objects::new(Arc::clone(&proxy), Arc::clone(&setup.store), setup.runtime.clone(), options);
         let writer = Writer { node: rows::node_id(&node)?, incarnation: Uuid::new_v4(), host: setup.host.clone() };
         let ledger = Ledger::new(Arc::clone(&setup.store), setup.name.clone());
-        let appender = Appender::new(ledger, Arc::new(NodeIntents::new(Arc::clone(&node))), writer);
+        let appender = Appender::new(ledger, Arc::new(NodeIntents::new(Arc::clone(&node))), writer)
+            .summarizing_every(setup.options.summary_every_records);
         Ok(Self { setup, node, proxy, objects, appender })
     }
 

@@ -70,6 +70,7 @@ impl Bucket {
                 failure: toa::FailurePolicy::default(),
                 listing: Listing::On,
                 run_part_bytes: toa::collect::RUN_PART_BYTES,
+                summary_every_records: cloud_mgmt::ledger::SUMMARY_EVERY_RECORDS,
                 evacuation_bytes_min: toa::EVACUATION_BYTES_MIN,
             },
             alerts: Arc::new(toa::LogOnly),

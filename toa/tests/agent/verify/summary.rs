@@ -3,12 +3,12 @@
 use crate::node::{Bucket, Node};
 use crate::tree::{self, Tree};
 use cloud_mgmt::admin::{DeleteMode, delete};
-use cloud_mgmt::ledger::{Appender, Ledger, MemoryIntents, SnapshotEntry, Writer};
+use cloud_mgmt::ledger::{Appender, Entry, Ledger, MemoryIntents, Seq, SnapshotEntry, Writer};
 use cloud_mgmt::store::MemoryStore;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use toa::verify::{Problem, VerifyOptions};
-use toa::{SnapshotSelector, SnapshotState};
+use toa::{ErrorKind, SnapshotSelector, SnapshotState};
 use uuid::Uuid;
 
 /// A snapshot of an agent and, by the next master, 34 more in which nothing has changed: more records than a reader looks
@@ -80,4 +80,75 @@ fn a_summary_is_checked_kept_and_never_an_orphan() {
     assert_eq!(history, read(Ledger::of_records_alone(bucket.store.clone(), bucket.name.clone())));
     let mut condemned = history.condemned().values().flat_map(|condemnation| &condemnation.objects);
     assert!(condemned.all(|object| !summaries.contains(object)));
+}
+
+/// Which record a summary goes up to, for each record: it comes with the first snapshot that finds so many records since
+/// the one before, and all later records name it.
+fn check_times(bucket: &Bucket, every: u64) -> Vec<String> {
+    let ledger = Ledger::of_records_alone(bucket.store.clone(), bucket.name.clone());
+    let tail = bucket.runtime.block_on(ledger.history()).unwrap().tail_seq();
+    let (mut upto, mut objects) = (0, Vec::new());
+    for seq in 1..=tail.0 {
+        let record = bucket.runtime.block_on(ledger.read(Seq(seq))).unwrap();
+        let is_due = matches!(record.entry, Entry::Snapshot(_)) && seq - 1 - upto >= every;
+        upto = if is_due { seq - 1 } else { upto };
+        let named = record.state.summary;
+        assert_eq!(named.as_ref().map_or(0, |named| named.upto_seq.0), upto, "record {seq}");
+        objects.extend(named.filter(|_| is_due).map(|named| named.object));
+    }
+    objects
+}
+
+#[test]
+fn an_agent_writes_summaries_and_others_open_by_them() {
+    const EVERY: u64 = 8;
+    let bucket = Bucket::new(Arc::new(MemoryStore::new()));
+    let mut master =
+        Node::master_with(&bucket, |setup| setup.options.summary_every_records = NonZeroU64::new(EVERY).unwrap());
+    let mut trees = Vec::new();
+    for n in 0..40 {
+        tree::write_file(master.fs().as_ref(), &format!("f{}", n % 7), &tree::noise(n, 2_000));
+        let name = format!("s{n}");
+        master.agent().request_snapshot(Some(name.clone()), None).unwrap();
+        trees.push(Tree::read(master.fs().as_ref()));
+        if n % 9 == 5 {
+            master = master.restarted();
+        }
+        // Others are asked for while one is on its way.
+        if n % 3 != 1 {
+            assert_eq!(master.finished(&name), SnapshotState::Complete);
+        }
+    }
+    drop(master);
+    let summaries = check_times(&bucket, EVERY);
+    assert!(summaries.len() > 4, "{summaries:?}");
+    let objects = bucket.objects("/ledger-summary/");
+    assert!(summaries.iter().all(|summary| objects.contains(summary)), "{summaries:?} {objects:?}");
+    bucket.check_references();
+    let read = |ledger: Ledger| bucket.runtime.block_on(ledger.history()).unwrap();
+    let history = read(Ledger::of_records_alone(bucket.store.clone(), bucket.name.clone()));
+    assert_eq!(read(Ledger::new(bucket.store.clone(), bucket.name.clone())), history);
+
+    // Behind the records that everybody reads first, those that are summed up are damaged: there is no other way.
+    let upto = history.state().summary.as_ref().unwrap().upto_seq.0;
+    assert!(upto > 33, "{upto}");
+    for seq in 32..upto {
+        bucket.put(&bucket.name.ledger_object(seq), &b"{}"[..]);
+    }
+    let by_records = Ledger::of_records_alone(bucket.store.clone(), bucket.name.clone());
+    assert!(bucket.runtime.block_on(by_records.history()).is_err());
+    for name in ["s0", "s20", "s39"] {
+        let slave = Node::slave(&bucket, SnapshotSelector::Named(name.into()));
+        let (shown, then) = (Tree::read(slave.fs().as_ref()), &trees[name[1..].parse::<usize>().unwrap()]);
+        assert!(shown == *then, "{name}: {}", shown.difference(then));
+    }
+    let next = Node::slave(&bucket, SnapshotSelector::Latest);
+    assert_eq!(next.promote(1).unwrap(), 2);
+    tree::write_file(next.fs().as_ref(), "new", b"of the second reign");
+    let name = Some("s39".to_owned());
+    assert_eq!(next.agent().request_snapshot(name, None).unwrap_err().kind(), ErrorKind::Exists, "it knows all names");
+    next.agent().request_snapshot(Some("new".into()), None).unwrap();
+    assert_eq!(next.finished("new"), SnapshotState::Complete);
+    let slave = Node::slave(&bucket, SnapshotSelector::Latest);
+    assert!(Tree::read(slave.fs().as_ref()) == Tree::read(next.fs().as_ref()));
 }
