@@ -35,6 +35,8 @@ pub enum Problem {
     Manifest,
     /// Names and inodes contradict each other.
     Tree,
+    /// An ACL that must not be there, or that its inode contradicts.
+    Acl,
     /// The extents of a file are unsound.
     Extent,
     /// What the index or the ledger says of the use of a pack is wrong.
@@ -63,6 +65,7 @@ impl Problem {
             Self::Malformed => "malformed",
             Self::Manifest => "manifest",
             Self::Tree => "tree",
+            Self::Acl => "acl",
             Self::Extent => "extent",
             Self::PackUse => "pack-use",
             Self::Unused => "unused",
@@ -76,7 +79,7 @@ impl Problem {
                 "put the object back under its name from a copy (versions of the bucket, a replica): objects never change, \
                  so any older version is right"
             }
-            Self::Malformed | Self::Manifest | Self::Tree | Self::Extent => {
+            Self::Malformed | Self::Manifest | Self::Tree | Self::Acl | Self::Extent => {
                 "the bytes are those that were written, so their writer was wrong: keep the bucket as it is, report the \
                  defect, and use a snapshot that is not named here"
             }

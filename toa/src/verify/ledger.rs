@@ -12,6 +12,7 @@ use cloud_mgmt::ledger::{
     BadSummary, History, Ledger, LedgerError, PackEntry, Published, RunEntry, Seq, SnapshotEntry, SummaryFault,
 };
 use cloud_mgmt::names::FsName;
+use kvfs::acl::AclSupport;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -36,6 +37,8 @@ impl LedgerPack {
 pub(super) struct Truth {
     ledger: Ledger,
     runtime: tokio::runtime::Handle,
+    /// Whether the config says that there are ACLs; `None` if it says nothing at all.
+    pub acls: Option<AclSupport>,
     pub history: Arc<History>,
     /// The snapshots that are looked at, oldest first.
     pub snapshots: Vec<Published>,
@@ -55,7 +58,8 @@ impl Truth {
         findings: &mut Findings,
     ) -> Result<Self, VerifyError> {
         let runtime = source.runtime.clone();
-        check_config(source, name, findings)?;
+        let config = check_config(source, name, findings)?;
+        let acls = config.map(|config| if config.has_acls() { AclSupport::Enforced } else { AclSupport::Absent });
         // Before the ledger: a hint that is read later may tell of records that were not there yet.
         let hint = runtime.block_on(source.store.get(&name.hint_object())).ok();
         let ledger = Ledger::of_records_alone(Arc::clone(&source.store), name.clone());
@@ -77,7 +81,7 @@ impl Truth {
         let objects = runtime.block_on(source.store.list(&name.to_string()))?;
         let listed = objects.into_iter().map(|object| (object.name, object.size)).collect();
         let snapshots = select(&history, options.snapshot.as_ref(), only)?;
-        let mut truth = Self { ledger, runtime, history, snapshots, packs: BTreeMap::new(), listed };
+        let mut truth = Self { ledger, runtime, acls, history, snapshots, packs: BTreeMap::new(), listed };
         truth.check_summary_size(findings);
         if whole {
             truth.check_end(source, name, hint.as_deref(), findings)?;
@@ -268,18 +272,22 @@ fn place_of(name: &str) -> Option<(u32, u64)> {
     Some((epoch, u64::from_str_radix(parts.next()?, 16).ok()?))
 }
 
-fn check_config(source: &Source, name: &FsName, findings: &mut Findings) -> Result<(), VerifyError> {
+/// What the config says; a bad one is added to the findings.
+fn check_config(source: &Source, name: &FsName, findings: &mut Findings) -> Result<Option<FsConfig>, VerifyError> {
     let object = name.config_object();
     let found = source.runtime.block_on(source.store.get(&object));
     let (problem, what) = match found.map(|bytes| FsConfig::parse(name, &bytes)) {
-        Ok(Ok(config)) => return Ok(config.check_features(AccessMode::ReadOnly)?),
+        Ok(Ok(config)) => {
+            config.check_features(AccessMode::ReadOnly)?;
+            return Ok(Some(config));
+        }
         Ok(Err(ConfigError::Malformed { detail, .. })) => (Problem::Malformed, detail),
         Ok(Err(error)) => return Err(error.into()),
         Err(error) if error.is_not_found() => (Problem::Missing, "the filesystem has no config object".to_owned()),
         Err(error) => return Err(error.into()),
     };
     findings.add(Finding::new(problem, Some(&object), what));
-    Ok(())
+    Ok(None)
 }
 
 /// The snapshots to look at: those of an interrupted verification, the one that was named, or all live ones. Of a

@@ -7,6 +7,7 @@
 //! and each frame of one pack. What is more goes to temporary files: the index runs, 60 bytes an inode and a name, and
 //! for a deep verification 48 bytes an extent and the pack at hand.
 
+mod acls;
 mod directories;
 mod error;
 mod finding;

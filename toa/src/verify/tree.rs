@@ -1,5 +1,6 @@
 //! The tree of a snapshot: every inode with what belongs to it, in one ordered pass, then names and directories.
 
+use super::acls;
 use super::directories::Directories;
 use super::error::VerifyError;
 use super::finding::{Finding, Findings, Problem, SnapshotName, Told};
@@ -144,6 +145,14 @@ impl Scan<'_> {
                     && let Some(open) = self.open.as_mut().filter(|_| entry.kind == FileKind::Directory)
                 {
                     open.subdirectories = open.subdirectories.saturating_add(1);
+                }
+            }
+            (Space::Xattr, Value::Xattr(value)) => {
+                if self.belongs(&parts)
+                    && let Some(open) = &self.open
+                    && let Some(what) = acls::fault(self.truth.acls, &open.inode, parts.rest, &value)
+                {
+                    self.add(Problem::Acl, parts.ino, what);
                 }
             }
             (Space::Pack, Value::Pack(pack)) => self.pack(parts.number().unwrap_or_default(), &pack),

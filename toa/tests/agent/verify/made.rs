@@ -3,8 +3,10 @@
 use super::deep;
 use crate::node::Bucket;
 use bytes::Bytes;
+use cloud_mgmt::config::{FsConfig, POSIX_ACL};
 use cloud_mgmt::ledger::{Appender, Ledger, MemoryIntents, PackEntry, RunEntry, SnapshotEntry, Writer};
 use cloud_mgmt::store::MemoryStore;
+use kvfs::acl;
 use kvfs::ids::{Epoch, PackNo};
 use kvfs::schema::value::PackValue;
 use kvfs::schema::{DirentValue, Extent, FileKind, FrameRef, InodeValue, Key, Place, Time, Value, WindowValue};
@@ -46,6 +48,20 @@ fn dirent(ino: u64, kind: FileKind) -> Value {
 fn window(extent: Extent) -> Value {
     Value::Window(WindowValue { extents: vec![extent] }.into())
 }
+
+/// An ACL of tags, permissions and ids.
+fn acl_of(entries: &[(u16, u16, u32)]) -> Value {
+    let mut bytes = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        bytes.extend(tag.to_le_bytes().into_iter().chain(permissions.to_le_bytes()).chain(id.to_le_bytes()));
+    }
+    Value::Xattr(bytes.into())
+}
+
+/// The owner `rwx`, user 7 `r-x` by the mask: mode 0750.
+const NAMED: &[(u16, u16, u32)] = &[(1, 7, !0), (2, 7, 7), (4, 0, !0), (16, 5, !0), (32, 0, !0)];
+/// The owner `rwx`: mode 0700, and no more than that.
+const PLAIN: &[(u16, u16, u32)] = &[(1, 7, !0), (4, 0, !0), (32, 0, !0)];
 
 fn write_pack(bucket: &Bucket, object: &str) -> PackSummary {
     let dir = tempfile::tempdir().unwrap();
@@ -163,6 +179,25 @@ impl Made {
         self.records.insert(key, value);
     }
 
+    fn put_acl(&mut self, ino: u64, name: &[u8], entries: &[(u16, u16, u32)]) {
+        self.put(Key::xattr(Ino(ino), name), acl_of(entries));
+    }
+
+    /// With ACLs of `/dir/file`, `/dir` and `/dir/sub`.
+    fn with_acls(&mut self) {
+        let object = self.bucket.name.config_object();
+        let mut config = FsConfig::parse(&self.bucket.name, &self.bucket.get(&object)).unwrap();
+        config.features.push(POSIX_ACL.to_owned());
+        self.bucket.put(&object, config.encode().unwrap());
+        for ino in [3, 5] {
+            self.inode(ino, |inode| inode.mode = 0o4750);
+            self.put_acl(ino, acl::ACCESS, NAMED);
+        }
+        for ino in [2, 5] {
+            self.put_acl(ino, acl::DEFAULT, if ino == 2 { NAMED } else { PLAIN });
+        }
+    }
+
     fn remove(&mut self, key: &Key) {
         self.records.remove(key).unwrap();
     }
@@ -196,6 +231,18 @@ fn a_run_in_parts_is_sound() {
     let mut made = Made::new();
     made.parts = vec![(0, Some(0)), (3, Some(3)), (4, Some(4)), (u64::MAX, Some(9))];
     made.publish().check_sound();
+}
+
+#[test]
+fn acls_are_sound_where_the_config_has_them_and_nobody_knows_without_a_config() {
+    let mut made = Made::new();
+    made.with_acls();
+    let bucket = made.publish();
+    bucket.check_sound();
+    bucket.delete(&bucket.name.config_object());
+    let (_, told) = bucket.verify(&deep());
+    let problems: Vec<_> = told.damage().iter().map(|finding| finding.problem).collect();
+    assert_eq!(problems, [Problem::Missing]);
 }
 
 /// One contradiction, and what is told of it.
@@ -238,6 +285,33 @@ const CASES: &[Case] = &[
     }),
     ("a number too high", Problem::Tree, "not below 6", |m| m.entry.ino_end = 6),
     ("the length of a symlink", Problem::Tree, "symbolic link of 2 bytes", |m| m.inode(6, |i| i.size = 3)),
+    ("an ACL without the feature", Problem::Acl, "does not name the feature posix-acl", |m| {
+        m.inode(3, |i| i.mode = 0o750);
+        m.put_acl(3, acl::ACCESS, NAMED);
+    }),
+    ("a default ACL without the feature", Problem::Acl, "acl_default, and the config does not", |m| {
+        m.put_acl(2, acl::DEFAULT, NAMED);
+    }),
+    ("another mode than the ACL's", Problem::Acl, "by it the mode is 4750, by the inode 4700", |m| {
+        m.with_acls();
+        m.inode(3, |i| i.mode = 0o4700);
+    }),
+    ("an ACL that a mode can say", Problem::Acl, "it says no more than the mode", |m| {
+        m.with_acls();
+        m.put_acl(4, acl::ACCESS, PLAIN);
+    }),
+    ("a default ACL of a file", Problem::Acl, "it is no directory", |m| {
+        m.with_acls();
+        m.put_acl(4, acl::DEFAULT, NAMED);
+    }),
+    ("an ACL without entries", Problem::Acl, "no entries", |m| {
+        m.with_acls();
+        m.put_acl(2, acl::DEFAULT, &[]);
+    }),
+    ("an ACL without a mask", Problem::Acl, "are not a valid ACL", |m| {
+        m.with_acls();
+        m.put_acl(2, acl::DEFAULT, &[(1, 7, !0), (2, 7, 7), (4, 0, !0), (32, 0, !0)]);
+    }),
     ("bytes behind the end", Problem::Extent, "behind its end at 2", |m| {
         m.inode(4, |i| i.size = 2);
         m.entry.bytes -= 1;
@@ -304,7 +378,7 @@ fn every_contradiction_is_found_and_named() {
         let hit = hit.unwrap_or_else(|| panic!("{what}: {:#?}", told.findings));
         let names: Vec<_> = hit.snapshots.iter().filter_map(|snapshot| snapshot.name.as_deref()).collect();
         assert_eq!(names, ["made"], "{what}");
-        if *problem == Problem::Tree && hit.inode == Some(3) {
+        if matches!(problem, Problem::Tree | Problem::Acl) && hit.inode == Some(3) {
             assert_eq!(hit.path.as_deref(), Some("/dir/file"), "{what}");
         }
     }
