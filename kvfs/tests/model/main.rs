@@ -3,13 +3,19 @@
 //! failed once is kept in `proptest-regressions/` beside this directory and tried first.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on ends
 
+mod acl;
 mod base;
 mod reference;
 mod rig;
 
+use acl::ModelAcl;
+use kvfs::acl::AclKind;
 use kvfs::op::{AllocateMode, RenameMode};
 use proptest::prelude::*;
 use rig::Rig;
+
+/// Files that steps are drawn from; what is drawn for any inode has the directories behind them.
+pub(crate) const FILES_DRAWN: u8 = 6;
 
 /// One step of a case. Names and directories are drawn from few, so that steps meet each other.
 #[derive(Clone, Debug)]
@@ -49,6 +55,8 @@ pub(crate) enum Step {
     SetXattr(u8, u8, u8),
     RemoveXattr(u8, u8),
     Chmod(u8, u16),
+    SetAcl(u8, AclKind, ModelAcl),
+    RemoveAcl(u8, AclKind),
     /// Reads a part of a file.
     Read {
         file: u8,
@@ -76,7 +84,9 @@ fn len() -> impl Strategy<Value = u32> {
 fn step() -> impl Strategy<Value = Step> {
     let dir = 0u8..4;
     let name = 0u8..6;
-    let file = 0u8..6;
+    let file = 0..FILES_DRAWN;
+    let inode = 0..FILES_DRAWN + 4;
+    let kind = prop_oneof![Just(AclKind::Access), Just(AclKind::Default)];
     let rename = prop_oneof![
         3 => Just(RenameMode::Replace),
         1 => Just(RenameMode::NoReplace),
@@ -107,7 +117,9 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(from, a, to, b, len)| Step::CopyRange { from: (from, a), to: (to, b), len }),
         2 => (file.clone(), 0u8..3, any::<u8>()).prop_map(|(f, n, v)| Step::SetXattr(f, n, v)),
         1 => (file.clone(), 0u8..3).prop_map(|(f, n)| Step::RemoveXattr(f, n)),
-        1 => (file.clone(), 0u16..0o1000).prop_map(|(f, m)| Step::Chmod(f, m)),
+        2 => (inode.clone(), 0u16..0o1000).prop_map(|(i, m)| Step::Chmod(i, m)),
+        3 => (inode.clone(), kind.clone(), any::<u32>()).prop_map(|(i, k, a)| Step::SetAcl(i, k, ModelAcl::drawn(a))),
+        1 => (inode, kind).prop_map(|(i, k)| Step::RemoveAcl(i, k)),
         3 => (file.clone(), offset(), len()).prop_map(|(file, offset, len)| Step::Read { file, offset, len }),
         1 => file.clone().prop_map(Step::Sync),
         2 => file.prop_map(Step::Forget),

@@ -1,5 +1,7 @@
 //! The model: a tree in memory that does the same the simplest way.
 
+use crate::acl::ModelAcl;
+use kvfs::acl::AclKind;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -21,6 +23,30 @@ pub(crate) struct Node {
     pub names: u32,
     pub parent: Id,
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub access: Option<ModelAcl>,
+    pub default: Option<ModelAcl>,
+}
+
+impl Node {
+    fn new(content: Content, mode: u32, parent: Id) -> Self {
+        Self { content, mode, names: 1, parent, xattrs: BTreeMap::new(), access: None, default: None }
+    }
+
+    /// Its extended attributes, ACLs among them.
+    pub(crate) fn attributes(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let mut all = self.xattrs.clone();
+        for (kind, acl) in [(AclKind::Access, &self.access), (AclKind::Default, &self.default)] {
+            all.extend(acl.iter().map(|acl| (kind.name().to_vec(), acl.value())));
+        }
+        all
+    }
+
+    pub(crate) fn chmod(&mut self, mode: u32) {
+        self.mode = mode;
+        if let Some(access) = &mut self.access {
+            access.set_permissions(mode);
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -35,7 +61,7 @@ pub(crate) type Done<T> = Result<T, ()>;
 impl Reference {
     pub(crate) fn new() -> Self {
         let content = Content::Dir(BTreeMap::new());
-        let root = Node { content, mode: 0o755, names: 1, parent: ROOT, xattrs: BTreeMap::new() };
+        let root = Node::new(content, 0o755, ROOT);
         Self { nodes: BTreeMap::from([(ROOT, root)]), next: 1 }
     }
 
@@ -57,7 +83,7 @@ impl Reference {
         matches!(self.nodes.get(&id).map(|n| &n.content), Some(Content::Dir(_)))
     }
 
-    pub(crate) fn make(&mut self, parent: Id, name: &[u8], content: Content, mode: u32) -> Done<Id> {
+    pub(crate) fn make(&mut self, parent: Id, name: &[u8], content: Content, mode: u32, umask: u32) -> Done<Id> {
         let id = self.next;
         let names = self.dir_mut(parent)?;
         if names.contains_key(name) {
@@ -65,8 +91,29 @@ impl Reference {
         }
         names.insert(name.to_vec(), id);
         self.next += 1;
-        self.nodes.insert(id, Node { content, mode, names: 1, parent, xattrs: BTreeMap::new() });
+        let default = self.nodes[&parent].default.clone().filter(|_| !matches!(content, Content::Symlink(_)));
+        let mut node = Node::new(content, mode & !umask, parent);
+        if let Some(default) = default {
+            let access = default.clone().inherited(mode);
+            node.mode = access.permissions();
+            node.access = Some(access).filter(ModelAcl::is_kept);
+            node.default = Some(default).filter(|_| matches!(node.content, Content::Dir(_)));
+        }
+        self.nodes.insert(id, node);
         Ok(id)
+    }
+
+    pub(crate) fn set_acl(&mut self, id: Id, kind: AclKind, acl: Option<ModelAcl>) -> Done<()> {
+        let node = self.node(id);
+        match (kind, acl) {
+            (AclKind::Default, Some(_)) if !matches!(node.content, Content::Dir(_)) => return Err(()),
+            (AclKind::Default, acl) => node.default = acl,
+            (AclKind::Access, acl) => {
+                node.mode = acl.as_ref().map_or(node.mode, |acl| node.mode & 0o7000 | acl.permissions());
+                node.access = acl.filter(ModelAcl::is_kept);
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn link(&mut self, id: Id, parent: Id, name: &[u8]) -> Done<()> {

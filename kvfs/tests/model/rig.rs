@@ -1,12 +1,14 @@
 //! The filesystem and the model side by side.
 
-use crate::Step;
+use crate::acl::ModelAcl;
 use crate::base::MemoryBase;
-use crate::reference::{Content, Id, ROOT, Reference};
+use crate::reference::{Content, Id, Node, ROOT, Reference};
+use crate::{FILES_DRAWN, Step};
+use kvfs::acl::{AclKind, AclSupport};
 use kvfs::base::Base as _;
 use kvfs::data::DataOptions;
 use kvfs::engine::{Engine, EngineIdentity, EngineOptions, EngineSetup, InstanceDirs, Opening, create_instance};
-use kvfs::fs::{Caller, FileSystem, Fs, NewNode, SystemClock};
+use kvfs::fs::{Caller, FileSystem, Fs, NewNode, Sgid, SystemClock};
 use kvfs::journal::JournalOptions;
 use kvfs::node::{NodeChanges, NodeStore};
 use kvfs::op::{
@@ -82,7 +84,7 @@ impl Rig {
         let stack = Arc::new(Stack::read_only(Arc::clone(&self.base) as _));
         let now = Time::default();
         let setup = EngineSetup { dirs, node, stack, owner: (0, 0), now, options: options(), opening: Opening::Fresh };
-        self.fs = Some(Fs::new(Engine::open(setup).unwrap(), Arc::new(SystemClock)));
+        self.fs = Some(Fs::new(Engine::open(setup).unwrap(), Arc::new(SystemClock)).with_acls(AclSupport::Enforced));
         self.held.clear();
     }
 
@@ -175,11 +177,13 @@ impl Rig {
                 let real = rig.fs().remove_xattr(ino, &key);
                 assert_eq!(real.is_ok(), rig.model.node(id).xattrs.remove(&key).is_some());
             }),
-            Step::Chmod(f, mode) => self.with_file(*f, |rig, id, ino| {
+            Step::Chmod(n, mode) => self.with_inode(*n, |rig, id, ino| {
                 let change = AttributeChange { mode: Some(u32::from(*mode)), ..AttributeChange::default() };
                 rig.fs().set_attributes(ino, &change, Privileges::Keep).unwrap();
-                rig.model.node(id).mode = u32::from(*mode);
+                rig.model.node(id).chmod(u32::from(*mode));
             }),
+            Step::SetAcl(n, kind, acl) => self.set_acl(*n, *kind, Some(acl.clone())),
+            Step::RemoveAcl(n, kind) => self.set_acl(*n, *kind, None),
             Step::Read { file, offset, len } => self.with_file(*file, |rig, id, ino| {
                 let real = rig.fs().read(ino, u64::from(*offset), *len).unwrap();
                 let bytes = rig.model.file(id).unwrap();
@@ -213,6 +217,27 @@ impl Rig {
         }
     }
 
+    /// Files, then directories.
+    fn with_inode(&mut self, n: u8, run: impl FnOnce(&mut Self, Id, Ino)) {
+        match n.checked_sub(FILES_DRAWN).map(|n| self.dir(n)) {
+            None => self.with_file(n, run),
+            Some(id) if self.model.nodes.get(&id).is_some_and(|node| node.names > 0) => run(self, id, self.inos[&id]),
+            Some(_) => {}
+        }
+    }
+
+    fn set_acl(&mut self, n: u8, kind: AclKind, acl: Option<ModelAcl>) {
+        self.with_inode(n, |rig, id, ino| {
+            let real = match &acl {
+                Some(acl) => rig.fs().set_acl(ino, kind, &acl.value(), Sgid::Keep),
+                None => rig.fs().remove_xattr(ino, kind.name()),
+            };
+            let modelled = rig.model.set_acl(id, kind, acl);
+            assert_eq!(real.is_ok(), modelled.is_ok(), "{kind:?} of inode {ino}: {real:?}");
+            compare_node(rig.fs(), &rig.model.nodes[&id], ino);
+        });
+    }
+
     fn copy_range(&mut self, from: (u8, u32), to: (u8, u32), len: u32) {
         let (Some(source), Some(target)) = (self.file(from.0), self.file(to.0)) else { return };
         if !self.live(source) || !self.live(target) {
@@ -242,14 +267,14 @@ impl Rig {
     fn make(&mut self, d: u8, n: u8, kind: FileKind) {
         let parent = self.dir(d);
         let target: &[u8] = if kind == FileKind::Symlink { b"some/where" } else { b"" };
-        let node = NewNode { kind, mode: 0o640, umask: 0, rdev: 0, target };
+        let node = NewNode { kind, mode: 0o676, umask: 0o027, rdev: 0, target };
         let real = self.fs().make(CALLER, self.inos[&parent], &name(n), &node);
         let content = match kind {
             FileKind::Directory => Content::Dir(BTreeMap::new()),
             FileKind::Symlink => Content::Symlink(target.to_vec()),
             _ => Content::File(Arc::default()),
         };
-        let modelled = self.model.make(parent, &name(n), content, 0o640);
+        let modelled = self.model.make(parent, &name(n), content, node.mode, node.umask);
         assert_eq!(real.is_ok(), modelled.is_ok(), "{real:?}");
         if let (Ok(real), Ok(id)) = (real, modelled) {
             self.inos.insert(id, real.ino);
@@ -306,6 +331,7 @@ impl Rig {
         let changes = engine.changes_of(id, self.base.xid()).expect("a sealed snapshot");
         self.base = Arc::new(self.base.next(&changes));
         let slave = Fs::read_only(Arc::new(Stack::read_only(Arc::clone(&self.base) as _)), Arc::new(SystemClock));
+        let slave = slave.with_acls(AclSupport::Enforced);
         compare_dir(&slave, &then, ROOT, Ino::ROOT);
         engine.publish(Arc::clone(&self.base) as _, &NodeChanges::default()).unwrap();
         self.compare();
@@ -326,7 +352,15 @@ impl Rig {
     }
 }
 
+fn compare_node(fs: &Fs, node: &Node, ino: Ino) {
+    assert_eq!(fs.attributes(ino).unwrap().mode, node.mode, "mode of inode {ino}");
+    let names = fs.list_xattrs(ino).unwrap().into_iter();
+    let xattrs: BTreeMap<_, _> = names.map(|name| (name.clone(), fs.get_xattr(ino, &name).unwrap().to_vec())).collect();
+    assert_eq!(xattrs, node.attributes(), "attributes of inode {ino}");
+}
+
 fn compare_dir(fs: &Fs, model: &Reference, id: Id, ino: Ino) {
+    compare_node(fs, &model.nodes[&id], ino);
     let names = model.dir(id).unwrap();
     let mut listed = Vec::new();
     let mut after: Option<Vec<u8>> = None;
@@ -342,14 +376,9 @@ fn compare_dir(fs: &Fs, model: &Reference, id: Id, ino: Ino) {
     for (name, child) in names {
         let attributes = fs.lookup(ino, name).unwrap();
         let node = &model.nodes[child];
-        assert_eq!(attributes.mode, node.mode);
-        let xattrs: BTreeMap<_, _> = fs
-            .list_xattrs(attributes.ino)
-            .unwrap()
-            .into_iter()
-            .map(|name| (name.clone(), fs.get_xattr(attributes.ino, &name).unwrap().to_vec()))
-            .collect();
-        assert_eq!(xattrs, node.xattrs);
+        if !model.is_dir(*child) {
+            compare_node(fs, node, attributes.ino);
+        }
         match &node.content {
             Content::Dir(_) => compare_dir(fs, model, *child, attributes.ino),
             Content::Symlink(target) => assert_eq!(&fs.read_link(attributes.ino).unwrap(), target),

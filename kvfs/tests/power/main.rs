@@ -5,6 +5,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on ends
 #![allow(clippy::print_stdout)] // what was seen, for whoever asks
 
+#[path = "../model/acl.rs"]
+#[allow(dead_code)] // what only the model test needs
+mod acl;
 #[path = "../model/base.rs"]
 mod base;
 mod faults;

@@ -366,7 +366,7 @@ impl<'w> Worker<'w> {
             FileKind::Symlink => Content::Symlink(target.to_vec()),
             _ => Content::File(Arc::default()),
         };
-        let modelled = self.model.make(dir, name, content, 0o640);
+        let modelled = self.model.make(dir, name, content, node.mode, node.umask);
         if let (Ok(real), Ok(id)) = (&real, &modelled) {
             self.inos.insert(*id, real.ino);
         }
