@@ -2,7 +2,7 @@
 
 use crate::paths::cache_dir;
 use crate::process::run_ok;
-use crate::serial::serial;
+use crate::serial::turn;
 use anyhow::{Context, Result, ensure};
 use std::env;
 use std::fs;
@@ -43,10 +43,9 @@ pub fn source_tree() -> Result<SourceTree> {
     source_tree_of(if full { Extent::Full } else { Extent::Part })
 }
 
-/// The tree; unpacked from Debian's `linux-source` package on first use, and kept for later runs. Takes the turn of
-/// [`serial`] meanwhile, so do not hold it.
+/// The tree; unpacked from Debian's `linux-source` package on first use, and kept for later runs.
 pub fn source_tree_of(extent: Extent) -> Result<SourceTree> {
-    let _turn = serial()?;
+    let _turn = turn("source")?;
     let (name, parts): (&str, &[&str]) = match extent {
         Extent::Part => ("source", &PARTS),
         Extent::Full => ("source-full", &[]),
