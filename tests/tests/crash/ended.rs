@@ -3,7 +3,7 @@
 use crate::{Durable, check_durable, write_some};
 use anyhow::{Context, Result, ensure};
 use cbfs_tests::bucket::StoreKind;
-use cbfs_tests::node::Node;
+use cbfs_tests::node::{Mounted, Node};
 use cbfs_tests::on_both_stores;
 use cbfs_tests::process::wait_until;
 use cbfs_tests::proxy::Weather;
@@ -22,13 +22,29 @@ enum Way {
     Cancelled,
     /// A newer one takes its place.
     Superseded,
+    /// The same, and both are the timer's.
+    SupersededByTimer,
+}
+
+impl Way {
+    /// Settings of the mount.
+    fn settings(self) -> [&'static str; 4] {
+        let second = match self {
+            Self::Cancelled | Self::Superseded => "failure.user_persistent=supersede",
+            // To supersede is what it does when nobody says anything.
+            Self::SupersededByTimer => "snapshot.interval=1s",
+        };
+        ["--set", "failure.persistent_after=1ms", "--set", second]
+    }
 }
 
 /// Each way with the point where the daemon is killed.
-const WAYS: [(Way, &str); 3] = [
+const WAYS: [(Way, &str); 4] = [
     (Way::Cancelled, "toa::cancel::wished"),
     (Way::Cancelled, "toa::snapshot::cancelled"),
     (Way::Superseded, "toa::snapshot::cancelled"),
+    // Not the point above: with the timer on, one that finds nothing changed after a mount is cancelled, too.
+    (Way::SupersededByTimer, "toa::snapshot::superseded"),
 ];
 
 fn killed_while_a_snapshot_ends_unpublished(kind: StoreKind) -> Result<()> {
@@ -52,27 +68,30 @@ fn killed_at(
 ) -> Result<()> {
     let (old, new) = (format!("old-{round}"), format!("new-{round}"));
     node.set_env("FAILPOINTS", &format!("{point}=sleep(600000)"));
-    let options = ["--set", "failure.persistent_after=1ms", "--set", "failure.user_persistent=supersede"];
-    let mount = node.mount(&scenario.address, "mnt", &options)?;
+    let mount = node.mount(&scenario.address, "mnt", &way.settings())?;
     // What a master that nobody has confirmed publishes may be known to the ledger only.
     let confirmed = || Ok(node.cbfs(&["status", &scenario.address, "--json"])?.field("confirmed")? == true);
     wait_until("the ledger confirms the master", SNAPSHOT_LIMIT, confirmed)?;
     scenario.bucket.take_away(Weather::Refuse)?;
     durable.extend(write_some(&mount, &old)?);
-    scenario.request_snapshot(node, &old)?;
-    // Packed, and it cannot be sent.
-    let stuck = || Ok(snapshots(scenario, node)?.iter().any(|s| s["state"] == "uploading" && !s["problem"].is_null()));
-    wait_until("it is stuck", SNAPSHOT_LIMIT, stuck)?;
-    ensure!(staged_files(node)? > 0, "nothing was packed");
-    let id = last_id(scenario, node)?;
     let mut command = None;
-    if way == Way::Cancelled {
-        command = Some(node.spawn(&["snapshot", "cancel", &scenario.address, &old])?);
+    let id = if way == Way::SupersededByTimer {
+        superseded_by_timer(scenario, node, &mount, (&new, durable))?
     } else {
-        durable.extend(write_some(&mount, &new)?);
-        scenario.request_snapshot(node, &new)?;
-    }
-    mount.stands_at_failpoint()?;
+        scenario.request_snapshot(node, &old)?;
+        // Packed, and it cannot be sent.
+        wait_until("it is stuck", SNAPSHOT_LIMIT, || Ok(snapshots(scenario, node)?.iter().any(is_stuck)))?;
+        ensure!(staged_files(node)? > 0, "nothing was packed");
+        let id = last_id(scenario, node)?;
+        if way == Way::Cancelled {
+            command = Some(node.spawn(&["snapshot", "cancel", &scenario.address, &old])?);
+        } else {
+            durable.extend(write_some(&mount, &new)?);
+            scenario.request_snapshot(node, &new)?;
+        }
+        mount.stands_at_failpoint()?;
+        id
+    };
     mount.kill()?;
     if let Some(mut command) = command {
         command.kill().ok();
@@ -84,15 +103,34 @@ fn killed_at(
     let mount = node.mount(&scenario.address, "mnt", &[])?;
     check_durable(&mount, durable)?;
     wait_until("it is cancelled", SNAPSHOT_LIMIT, || Ok(snapshot(scenario, node, &id)?["state"] == "cancelled"))?;
-    if way == Way::Cancelled {
-        // Its name is free.
-        let again = scenario.snapshot(node, &old)?;
-        ensure!(again.id != id && again.state == "complete", "{again:?}");
-    } else {
-        scenario.wait_complete(node, &new)?;
-    }
     let ended = snapshot(scenario, node, &id)?;
-    let reason = if way == Way::Cancelled { "user" } else { "superseded" };
+    match way {
+        Way::Cancelled => {
+            // Its name is free.
+            let again = scenario.snapshot(node, &old)?;
+            ensure!(again.id != id && again.state == "complete", "{again:?}");
+        }
+        Way::Superseded => {
+            scenario.wait_complete(node, &new)?;
+        }
+        Way::SupersededByTimer => {
+            let by = ended["cancelled"]["by"].as_str().context("it does not say by which one")?;
+            scenario.wait_complete(node, by)?;
+            let (later, earlier) = (snapshot(scenario, node, by)?["xid"].as_u64(), ended["xid"].as_u64());
+            ensure!(later > earlier && earlier.is_some(), "{later:?} does not contain {earlier:?}");
+            let slave = Mount::new(&scenario.bucket, &scenario.at(by), &[])?;
+            ensure!(slave.mounted.path(&format!("round {old}")).exists(), "its changes are not in the next one");
+            slave.unmount()?;
+            // The timer may have taken that one before all of the second changes were there.
+            scenario.snapshot(node, &new)?;
+        }
+    }
+    let (kind, reason) = match way {
+        Way::Cancelled => ("user", "user"),
+        Way::Superseded => ("user", "superseded"),
+        Way::SupersededByTimer => ("periodic", "superseded"),
+    };
+    ensure!(ended["kind"] == kind, "{ended}");
     ensure!(ended["state"] == "cancelled" && ended["cancelled"]["reason"] == reason, "{ended}");
     ensure!(scenario.bucket.ledger()?.iter().all(|record| record["id"] != id.as_str()), "{id} is in the ledger");
     let objects = scenario.bucket.names_with("/pack/")?.len() + scenario.bucket.names_with("/idx/")?.len();
@@ -103,6 +141,28 @@ fn killed_at(
     check_durable(&slave.mounted, durable).context("in the next snapshot")?;
     slave.unmount()?;
     mount.unmount(node)
+}
+
+/// The second changes come when a snapshot of the timer is stuck: it makes way for a later one, and the daemon stands there.
+fn superseded_by_timer(
+    scenario: &Scenario,
+    node: &Node,
+    mount: &Mounted,
+    (new, durable): (&str, &mut Durable),
+) -> Result<String> {
+    // The timer may come between two of the first changes: then they are in two snapshots.
+    let made_way = |s: &Value| s["kind"] == "periodic" && s["cancelled"]["reason"] == "superseded";
+    let begun = |s: &Value| made_way(s) || is_stuck(s);
+    wait_until("one is stuck", SNAPSHOT_LIMIT, || Ok(snapshots(scenario, node)?.iter().any(begun)))?;
+    durable.extend(write_some(mount, new)?);
+    mount.stands_at_failpoint()?;
+    let all = snapshots(scenario, node)?;
+    let superseded = all.iter().find(|s| made_way(s)).with_context(|| format!("none made way: {all:?}"))?;
+    superseded["id"].as_str().map(str::to_owned).context("no id")
+}
+
+fn is_stuck(snapshot: &Value) -> bool {
+    snapshot["state"] == "uploading" && !snapshot["problem"].is_null()
 }
 
 fn snapshots(scenario: &Scenario, node: &Node) -> Result<Vec<Value>> {

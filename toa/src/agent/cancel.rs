@@ -123,6 +123,7 @@ impl Agent {
         self.end_unpublished(&job)?;
         fail::fail_point!("toa::snapshot::cancelled");
         if let CancelReason::Superseded { by } = reason {
+            fail::fail_point!("toa::snapshot::superseded");
             tracing::error!(snapshot = %job.id, %by, problem = job.problem, "the snapshot made way for a newer one");
             self.alert(AlertKind::SnapshotSuperseded, &job);
         }
