@@ -1,6 +1,7 @@
 //! A base in memory, made from the changes of a snapshot as an agent would make it.
 
 use bytes::Bytes;
+use kvfs::FsResult;
 use kvfs::base::{Base, BaseError, Totals, Visit};
 use kvfs::changes::ChangeSet;
 use kvfs::ids::{Ino, PackNo, Xid};
@@ -21,7 +22,7 @@ pub(crate) struct MemoryBase {
 
 impl MemoryBase {
     /// The snapshot that `changes` make of this one.
-    pub(crate) fn next(&self, changes: &dyn ChangeSet) -> Self {
+    pub(crate) fn next(&self, changes: &dyn ChangeSet) -> FsResult<Self> {
         assert_eq!(changes.xid_from(), Xid(self.xid), "changes must follow their base");
         let mut next = self.clone();
         let mut rows = Vec::new();
@@ -35,14 +36,14 @@ impl MemoryBase {
             assert!(pair[0].0 < pair[1].0, "changes come in key order");
         }
         for (key, bytes) in rows {
-            next.take(changes, &key, &bytes);
+            next.take(changes, &key, &bytes)?;
         }
         (next.xid, next.ino_end) = (changes.xid().0, changes.ino_end().0);
         next.totals = changes.totals();
-        next
+        Ok(next)
     }
 
-    fn take(&mut self, changes: &dyn ChangeSet, key: &[u8], bytes: &Bytes) {
+    fn take(&mut self, changes: &dyn ChangeSet, key: &[u8], bytes: &Bytes) -> FsResult<()> {
         let parts = Parts::parse(key).unwrap();
         let (xid, value) = Value::decode(bytes).unwrap();
         assert_eq!(changes.get(key).unwrap().as_ref(), Some(bytes), "get and scan agree");
@@ -63,7 +64,7 @@ impl MemoryBase {
             Value::Window(mut window) => {
                 for extent in &mut Arc::make_mut(&mut window).extents {
                     if let Place::Segment { blob, within } = &extent.place {
-                        let raw = changes.read_blob(blob).unwrap();
+                        let raw = changes.read_blob(blob)?;
                         let offset = self.frames.len() as u64;
                         let hash = [0; 16];
                         let (stored_len, raw_len) = (raw.len() as u32, raw.len() as u32);
@@ -81,6 +82,7 @@ impl MemoryBase {
                 self.rows.insert(key.to_vec(), bytes.clone());
             }
         }
+        Ok(())
     }
 
     fn drop_range(&mut self, from: &Key, end: &Key) {

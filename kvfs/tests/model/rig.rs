@@ -329,7 +329,7 @@ impl Rig {
         let engine = self.engine();
         engine.checkpoint().unwrap();
         let changes = engine.changes_of(id, self.base.xid()).expect("a sealed snapshot");
-        self.base = Arc::new(self.base.next(&changes));
+        self.base = Arc::new(self.base.next(&changes).unwrap());
         let slave = Fs::read_only(Arc::new(Stack::read_only(Arc::clone(&self.base) as _)), Arc::new(SystemClock));
         let slave = slave.with_acls(AclSupport::Enforced);
         compare_dir(&slave, &then, ROOT, Ino::ROOT);

@@ -86,10 +86,10 @@ impl Instance {
     }
 
     /// What the base is after the pending snapshot `id`, if it is sealed.
-    pub fn collect(&self, id: Uuid, bases: &Bases) -> Option<Arc<MemoryBase>> {
-        let below = bases.0.lock().get(&self.engine.base().xid().0).cloned()?;
-        let changes = self.engine.changes_of(id, below.xid())?;
-        Some(Arc::new(below.next(&changes)))
+    pub fn collect(&self, id: Uuid, bases: &Bases) -> FsResult<Option<Arc<MemoryBase>>> {
+        let Some(below) = bases.0.lock().get(&self.engine.base().xid().0).cloned() else { return Ok(None) };
+        let Some(changes) = self.engine.changes_of(id, below.xid()) else { return Ok(None) };
+        Ok(Some(Arc::new(below.next(&changes)?)))
     }
 
     /// Publishes `base`: durable on return.

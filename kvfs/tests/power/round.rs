@@ -247,7 +247,8 @@ impl Chain {
 
     fn check_snapshot(&self, instance: &Instance, mut kept: Kept) -> Result<Kept> {
         // Older ones have to be below it: collect shows all changes since the base.
-        let Some(base) = instance.collect(kept.id, &self.bases) else {
+        let collected = instance.collect(kept.id, &self.bases);
+        let Some(base) = collected.map_err(|error| broken(format!("collecting snapshot {}: {error}", kept.id)))? else {
             bail!(broken(format!("snapshot {} is there and not sealed after a start", kept.id)));
         };
         let slave = show(base);

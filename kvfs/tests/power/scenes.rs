@@ -282,7 +282,7 @@ pub fn a_layer_that_cannot_be_removed_stays_whole() -> Result<()> {
         let id = uuid::Uuid::from_u128(u128::from(round) + 1);
         instance.engine.take_snapshot(Instance::request(id), &std::collections::BTreeSet::new())?;
         instance.engine.checkpoint()?;
-        let base = instance.collect(id, &scene.bases).context("not sealed")?;
+        let base = instance.collect(id, &scene.bases)?.context("not sealed")?;
         if round == 2 {
             // Only the first removal fails: the later ones must not leave a hole.
             let fault = Fault { calls: Calls::Name, nth: 1, times: 1, errno: libc::EIO, effect: Effect::Nothing };

@@ -226,8 +226,10 @@ impl<'w> Worker<'w> {
         let Some(oldest) = instance.engine.pending_snapshots().into_iter().next() else { return Ok(()) };
         self.checkpoint()?;
         let id = oldest.request.id;
-        let Some(base) = instance.collect(id, bases) else {
-            return self.shared.refuse("collecting", &"a snapshot is not sealed");
+        let base = match instance.collect(id, bases) {
+            Ok(Some(base)) => base,
+            Ok(None) => return self.shared.refuse("collecting", &"a snapshot is not sealed"),
+            Err(error) => return self.shared.refuse("collecting", &error),
         };
         let xid = base.xid().0;
         if let Err(error) = instance.publish(base, bases) {
