@@ -1,6 +1,6 @@
 //! When the mount does end: it says so, and nothing hangs.
 
-use crate::{Kept, LIMIT};
+use crate::{Kept, LIMIT, wait_held};
 use anyhow::{Context, Result, ensure};
 use cbfs_tests::bucket::StoreKind;
 use cbfs_tests::node::is_mounted;
@@ -166,7 +166,7 @@ fn a_service_manager_hears_one_process() -> Result<()> {
     let (status, sender) = hear()?;
     ensure!(status.contains("restarts: 1") && status.contains("SIGKILL") && sender == holder, "{status}");
     let kept = Kept { mount, node, scenario };
-    kept.wait_held()?;
+    wait_held(&kept.node)?;
     kept.end()?;
     ensure!(hear()? == ("STOPPING=1\n".to_owned(), holder));
     Ok(())

@@ -1,6 +1,6 @@
 //! What is sent again happens once, and what was begun goes on exactly where it was.
 
-use crate::{Kept, LIMIT};
+use crate::{Kept, LIMIT, wait_held};
 use anyhow::{Context, Result, ensure};
 use cbfs_tests::bucket::StoreKind;
 use cbfs_tests::process::wait_until;
@@ -85,7 +85,7 @@ fn a_request_that_was_done_and_not_answered_is_answered_and_not_done_again() -> 
     for (round, group) in OPERATIONS.chunks(AT_ONCE).enumerate() {
         let mount = node.mount(&scenario.address, "mnt", &[])?;
         let kept = Kept { mount, node, scenario };
-        kept.wait_held()?;
+        wait_held(&kept.node)?;
         let before = xid(&kept)?;
         let running: Vec<_> = group
             .iter()
@@ -216,9 +216,7 @@ fn a_slave_goes_on_with_its_snapshot() -> Result<()> {
     master.scenario.snapshot(&master.node, "first")?;
     let node = master.scenario.node()?;
     let mount = node.mount(&master.scenario.at("latest"), "slave", &[])?;
-    wait_until("the holder has the mount", LIMIT, || {
-        Ok(node.cbfs(&["status", "--json"])?.success()?.field("holder").is_ok_and(|pid| pid.is_number()))
-    })?;
+    wait_held(&node)?;
     let open = File::open(mount.path("file"))?;
     fs::write(master.mount.path("file"), "second")?;
     fs::write(master.mount.path("more"), "")?;

@@ -31,13 +31,8 @@ impl Kept {
         let node = scenario.node()?;
         let mount = node.mount(&scenario.address, "mnt", &[])?;
         let kept = Self { mount, node, scenario };
-        kept.wait_held()?;
+        wait_held(&kept.node)?;
         Ok(kept)
-    }
-
-    /// Until then the end of the daemon is the end of the mount.
-    fn wait_held(&self) -> Result<()> {
-        wait_until("the holder has the mount", LIMIT, || Ok(self.status("holder").is_ok_and(|pid| pid.is_number())))
     }
 
     fn status(&self, key: &str) -> Result<serde_json::Value> {
@@ -52,4 +47,11 @@ impl Kept {
         anyhow::ensure!(left.is_empty(), "processes are left: {left:?}");
         Ok(())
     }
+}
+
+/// Waits until the holder has the only mount of `node`: until then the end of the daemon is the end of the mount.
+fn wait_held(node: &Node) -> Result<()> {
+    wait_until("the holder has the mount", LIMIT, || {
+        Ok(node.cbfs(&["status", "--json"])?.success()?.field("holder").is_ok_and(|pid| pid.is_number()))
+    })
 }

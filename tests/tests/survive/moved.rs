@@ -1,9 +1,9 @@
 //! A promotion that moves a slave to a newer snapshot: what the kernel had from daemons that are gone is not shown any more.
 
-use crate::{Kept, LIMIT};
+use crate::{Kept, LIMIT, wait_held};
 use anyhow::{Result, ensure};
 use cbfs_tests::node::{Mounted, Node};
-use cbfs_tests::process::{wait_child, wait_until};
+use cbfs_tests::process::wait_child;
 use cbfs_tests::serial::serial;
 use std::fs::{self, File};
 
@@ -23,9 +23,7 @@ fn slave_of_an_older_snapshot(master: &Kept, environment: &[(&str, &str)]) -> Re
         node.set_env(name, value);
     }
     let slave = node.mount(&master.scenario.at("latest"), "slave", &[])?;
-    wait_until("the holder has the mount", LIMIT, || {
-        Ok(node.cbfs(&["status", "--json"])?.success()?.field("holder").is_ok_and(|pid| pid.is_number()))
-    })?;
+    wait_held(&node)?;
     for name in FILES {
         ensure!(fs::read(slave.path(name))? == b"first");
     }

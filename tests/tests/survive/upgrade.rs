@@ -1,6 +1,6 @@
 //! The program is replaced under a mount.
 
-use crate::Kept;
+use crate::{Kept, wait_held};
 use anyhow::{Context, Result, ensure};
 use cbfs_tests::bucket::StoreKind;
 use cbfs_tests::paths::cbfs_binary;
@@ -30,7 +30,7 @@ fn an_upgrade_keeps_the_mount_and_a_bad_one_is_taken_back() -> Result<()> {
     node.set_program(&program);
     let mount = node.mount(&scenario.address, "mnt", &[])?;
     let mut kept = Kept { mount, node, scenario };
-    kept.wait_held()?;
+    wait_held(&kept.node)?;
     let open = File::create_new(kept.mount.path("file"))?;
     open.write_all_at(b"before ", 0)?;
     let first = kept.mount.pid()?;
