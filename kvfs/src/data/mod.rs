@@ -26,6 +26,23 @@ pub struct DataOptions {
     pub max_bytes: Option<u64>,
 }
 
+impl DataOptions {
+    /// Up to how many bytes a write may go.
+    pub(crate) fn limit(&self, room: Room) -> Option<u64> {
+        let kept = |max: u64| u64::from(self.segment_bytes).min(max / 8);
+        self.max_bytes.map(|max| if room == Room::Reserve { max } else { max - kept(max) })
+    }
+}
+
+/// Which part of the store a write may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// All but the reserve.
+    Ordinary,
+    /// The last segment's worth (an eighth of a small store) as well: kept for moving bytes together, which makes room.
+    Reserve,
+}
+
 impl Default for DataOptions {
     fn default() -> Self {
         Self { segment_bytes: 64 << 20, spares: 2, max_bytes: None }

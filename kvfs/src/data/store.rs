@@ -3,7 +3,7 @@
 //! A write reserves its place under a short lock and writes outside of it. Segments are never written again after a
 //! restart: the first write starts a new one.
 
-use super::{BLOB_BYTES_MAX, DataError, DataOptions};
+use super::{BLOB_BYTES_MAX, DataError, DataOptions, Room};
 use crate::ids::{Epoch, SegmentNo, Xid};
 use crate::schema::BlobRef;
 use crate::segment::flush::GroupFlush;
@@ -106,12 +106,17 @@ impl DataStore {
     /// Writes a blob of at most [`BLOB_BYTES_MAX`] bytes. In the page cache on return: it survives `kill -9`, not power
     /// loss.
     pub fn write(&self, bytes: &[u8]) -> Result<BlobRef, DataError> {
+        self.write_in(Room::Ordinary, bytes)
+    }
+
+    /// [`DataStore::write`] that says which part of the store it may take.
+    pub fn write_in(&self, room: Room, bytes: &[u8]) -> Result<BlobRef, DataError> {
         self.flushed.check()?;
         if bytes.len() > BLOB_BYTES_MAX {
             return Err(DataError::TooLarge(bytes.len()));
         }
         let len = bytes.len() as u32;
-        let place = self.reserve(u64::from(len))?;
+        let place = self.reserve(room, u64::from(len))?;
         let crc = crc32c::crc32c(bytes);
         if let Err(error) = place.file.write_at(bytes, place.offset) {
             self.unreserve(&place, u64::from(len));
@@ -128,16 +133,16 @@ impl DataStore {
         Ok(BlobRef { segment: place.number, offset: place.offset as u32, len, crc })
     }
 
-    fn reserve(&self, len: u64) -> Result<Place, DataError> {
+    fn reserve(&self, room: Room, len: u64) -> Result<Place, DataError> {
         let size = u64::from(self.options.segment_bytes);
         let mut guard = self.segments.lock();
         let segments = &mut *guard;
         let full = segments.live.as_ref().is_none_or(|live| live.at + len > size && live.at > HEADER_BYTES);
         if full {
-            self.start_segment(segments, len)?;
+            self.start_segment(segments, room, len)?;
         } else if let Some(live) = &segments.live {
             let growth = segments.growth(live.number, live.at + len);
-            self.make_room(segments, growth)?;
+            self.make_room(segments, room, growth)?;
         }
         let Some(live) = &mut segments.live else { return Err(DataError::NoSpace) };
         let place = Place { number: live.number, offset: live.at, file: live.file.clone() };
@@ -151,8 +156,8 @@ impl DataStore {
         Ok(place)
     }
 
-    fn start_segment(&self, segments: &mut Segments, len: u64) -> Result<(), DataError> {
-        let max = self.options.max_bytes.unwrap_or(u64::MAX);
+    fn start_segment(&self, segments: &mut Segments, room: Room, len: u64) -> Result<(), DataError> {
+        let max = self.options.limit(room).unwrap_or(u64::MAX);
         let used = segments.used;
         if used.saturating_add(HEADER_BYTES + len) > max {
             return Err(DataError::NoSpace);
@@ -173,7 +178,7 @@ impl DataStore {
         let ready = file.write_at(&header.encode(), 0).map_err(DataError::from_io("start a segment"));
         let ready = ready.and_then(|()| {
             let growth = (HEADER_BYTES + len).max(bytes);
-            self.make_room(segments, growth)
+            self.make_room(segments, room, growth)
         });
         if let Err(error) = ready {
             self.pool.give(number, bytes).map_err(DataError::from_io("recycle a segment"))?;
@@ -188,8 +193,8 @@ impl DataStore {
     }
 
     /// Refuses `growth` more bytes beyond the limit; spares go first.
-    fn make_room(&self, segments: &Segments, growth: u64) -> Result<(), DataError> {
-        let Some(max) = self.options.max_bytes else { return Ok(()) };
+    fn make_room(&self, segments: &Segments, room: Room, growth: u64) -> Result<(), DataError> {
+        let Some(max) = self.options.limit(room) else { return Ok(()) };
         let used = segments.used.saturating_add(growth);
         if used > max {
             return Err(DataError::NoSpace);
@@ -342,9 +347,20 @@ impl DataStore {
 
     /// All segments but the one that is written now.
     pub fn sealed_segments(&self) -> Vec<SegmentNo> {
+        self.sealed_sizes().into_iter().map(|(number, _)| number).collect()
+    }
+
+    /// The same with the bytes that each occupies.
+    pub fn sealed_sizes(&self) -> Vec<(SegmentNo, u64)> {
         let segments = self.segments.lock();
         let live = segments.live.as_ref().map(|live| live.number);
-        segments.bytes.keys().copied().filter(|number| Some(*number) != live).collect()
+        let all = segments.bytes.iter().map(|(number, bytes)| (*number, *bytes));
+        all.filter(|(number, _)| Some(*number) != live).collect()
+    }
+
+    /// Bytes that may still be written within the limit; `None` if there is none.
+    pub fn free_bytes(&self, room: Room) -> Option<u64> {
+        self.options.limit(room).map(|limit| limit.saturating_sub(self.used_bytes()))
     }
 
     /// Bytes that the segments occupy; spares, which give way, do not count.

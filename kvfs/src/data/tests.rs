@@ -147,6 +147,20 @@ fn the_limit_is_hard_and_freeing_makes_room() {
 }
 
 #[test]
+fn the_reserve_is_for_those_who_ask_for_it() {
+    let max = 10 * u64::from(SEGMENT_BYTES);
+    let store = open_limited(&SimDisk::default(), max);
+    while store.write(&[1; 4000]).is_ok() {}
+    let kept = store.free_bytes(Room::Reserve).unwrap();
+    assert!(kept >= u64::from(SEGMENT_BYTES), "{kept}");
+    let blob = store.write_in(Room::Reserve, &[2; 4000]).unwrap();
+    assert_eq!(store.read_all(&blob).unwrap(), vec![2; 4000]);
+    assert_eq!(store.free_bytes(Room::Ordinary), Some(0));
+    while store.write_in(Room::Reserve, &[3; 4000]).is_ok() {}
+    assert!(store.used_bytes() <= max);
+}
+
+#[test]
 fn a_failed_write_reserves_nothing_for_long() {
     let disk = SimDisk::default();
     let store = open(&disk);

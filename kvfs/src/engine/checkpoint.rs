@@ -1,13 +1,15 @@
 //! Checkpoints: from memory into the top layer, in one LMDB transaction.
 
+use super::compact::Emptying;
+use super::rewrite::rewrite;
 use super::{CommitState, Engine};
-use crate::data::DataStore;
+use crate::data::{DataStore, Room};
 use crate::error::{FsError, FsResult};
 use crate::ids::{Ino, Xid};
 use crate::layer::{self, CheckpointMark, Layer, LayerMeta, Seal};
-use crate::schema::{Extent, Place, Value, WindowValue};
-use crate::segment::FailureKind;
+use crate::schema::{Extent, Place, Value};
 use crate::stack::{Found, Frozen, Overlay};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
@@ -65,6 +67,12 @@ impl Engine {
         Ok(())
     }
 
+    fn prepare(&self, top: &Layer, overlay: &Overlay) -> FsResult<Vec<Found>> {
+        let mut compaction = self.compaction.lock();
+        compaction.follow(top.meta().number);
+        prepare(&self.data, overlay, compaction.emptying())
+    }
+
     fn checkpoint_one(&self, frozen: &Arc<Frozen>) -> FsResult<()> {
         let tiers = self.stack.load();
         let top = tiers.layers.first().cloned().ok_or_else(|| FsError::io("there is no layer to write"))?;
@@ -73,7 +81,7 @@ impl Engine {
         if !is_sealed {
             let mut prepared = frozen.prepared.lock();
             if prepared.is_none() {
-                *prepared = Some(prepare(&self.data, &frozen.overlay)?);
+                *prepared = Some(self.prepare(&top, &frozen.overlay)?);
             }
             flush_spilled(&self.data).map_err(|error| self.poison(error))?;
             write(&top, prepared.as_deref().unwrap_or_default(), &frozen.mark)?;
@@ -104,18 +112,24 @@ pub(super) fn open_next(layers: &Path, sealed: &Layer) -> FsResult<Layer> {
     layer::create(layers, &next)
 }
 
-/// The entries of an overlay in key order, with most inline bytes moved to data segments. Done once for a checkpoint,
-/// however often its transaction is tried: every time would fill the disk with another copy.
-pub(super) fn prepare(data: &DataStore, overlay: &Overlay) -> FsResult<Vec<Found>> {
+/// The entries of an overlay in key order, with most inline bytes moved to data segments, and what lies in segments that are
+/// being emptied moved to others. Done once for a checkpoint, however often its transaction is tried: every time would fill
+/// the disk with another copy.
+pub(super) fn prepare(data: &DataStore, overlay: &Overlay, emptying: &mut Emptying) -> FsResult<Vec<Found>> {
     let mut entries = overlay.entries();
     for (_, (_, value)) in &mut entries {
-        if let Value::Window(window) = value
-            && window.inline_bytes() > WINDOW_INLINE_BYTES_MAX
-        {
-            spill(data, Arc::make_mut(window))?;
+        let Value::Window(window) = value else { continue };
+        if window.inline_bytes() > WINDOW_INLINE_BYTES_MAX {
+            // Acknowledged bytes find a place even in a full store: LMDB keeps them, on overflow pages.
+            rewrite(data, Room::Ordinary, Arc::make_mut(window), |extent| Ok(inline(extent)))?;
         }
+        emptying.relocate(data, window)?;
     }
     Ok(entries)
+}
+
+fn inline(extent: &Extent) -> Option<Bytes> {
+    if let Place::Inline(bytes) = &extent.place { Some(bytes.clone()) } else { None }
 }
 
 /// Brings prepared entries into the top layer: durable on return. Touches no journal.
@@ -134,37 +148,4 @@ pub(super) fn write(top: &Layer, entries: &[Found], mark: &CheckpointMark) -> Fs
 pub(super) fn flush_spilled(data: &DataStore) -> FsResult<()> {
     fail::fail_point!("kvfs::checkpoint::unflushed", |_| Ok(()));
     Ok(data.flush()?)
-}
-
-/// Moves inline bytes to a data segment: neighbours in one piece.
-fn spill(data: &DataStore, window: &mut WindowValue) -> FsResult<()> {
-    let mut spilled: Vec<Extent> = Vec::with_capacity(window.extents.len());
-    let mut run: Option<(u32, Vec<u8>)> = None;
-    let close = |run: &mut Option<(u32, Vec<u8>)>, spilled: &mut Vec<Extent>| -> FsResult<()> {
-        if let Some((start, bytes)) = run.take() {
-            let place = match data.write(&bytes) {
-                Ok(blob) => Place::Segment { blob, within: 0 },
-                // Acknowledged bytes find a place even in a full store: LMDB keeps them, on overflow pages.
-                Err(error) if error.kind() == FailureKind::NoSpace => Place::Inline(bytes.clone().into()),
-                Err(error) => return Err(error.into()),
-            };
-            spilled.push(Extent { start, len: bytes.len() as u32, place });
-        }
-        Ok(())
-    };
-    for extent in window.extents.drain(..) {
-        let follows = run.as_ref().is_some_and(|(start, bytes)| start + bytes.len() as u32 == extent.start);
-        if let Place::Inline(bytes) = &extent.place {
-            if !follows {
-                close(&mut run, &mut spilled)?;
-            }
-            run.get_or_insert_with(|| (extent.start, Vec::new())).1.extend_from_slice(bytes);
-        } else {
-            close(&mut run, &mut spilled)?;
-            spilled.push(extent);
-        }
-    }
-    close(&mut run, &mut spilled)?;
-    window.extents = spilled;
-    Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use crate::apply::{Draft, KnownName, apply};
+use crate::data::Room;
 use crate::error::{FsError, FsResult};
 use crate::ids::Xid;
 use crate::op::{INLINE_BYTES_MAX, Op, Payload, Record};
@@ -85,7 +86,7 @@ impl Engine {
 
     /// Bytes that wait in the journal for the next checkpoint need a place too.
     fn is_full(&self) -> bool {
-        self.options.data.max_bytes.is_some_and(|max| self.data.used_bytes() >= max)
+        self.data.free_bytes(Room::Ordinary) == Some(0)
     }
 
     /// [`Engine::run`] for a write.

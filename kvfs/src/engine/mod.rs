@@ -10,6 +10,7 @@
 mod changes;
 mod checkpoint;
 mod commit;
+mod compact;
 mod consumers;
 mod create;
 mod evacuate;
@@ -17,7 +18,10 @@ mod publish;
 mod purge;
 mod reclaim;
 mod recovery;
+mod rewrite;
 mod snapshot;
+#[cfg(test)]
+mod testing;
 mod worker;
 mod writeback;
 
@@ -29,7 +33,7 @@ pub use recovery::{EngineSetup, Opening};
 pub use snapshot::{PendingSnapshot, SnapshotRefusal};
 
 use crate::base::{Base, Totals};
-use crate::data::{DataOptions, DataStore};
+use crate::data::{DataOptions, DataStore, Room};
 use crate::error::{FsError, FsResult};
 use crate::ids::{Epoch, Ino, Xid};
 use crate::journal::{Journal, JournalOptions};
@@ -41,7 +45,7 @@ use parking_lot::{Mutex, RwLock};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Sizes and times of an engine.
@@ -61,6 +65,8 @@ pub struct EngineOptions {
     pub journal_max_bytes: u64,
     /// Sizes of the data segments.
     pub data: DataOptions,
+    /// With less in the data segments of the open layer nobody looks for half-dead ones, bytes.
+    pub compact_floor_bytes: u64,
 }
 
 impl Default for EngineOptions {
@@ -73,6 +79,7 @@ impl Default for EngineOptions {
             journal: JournalOptions::default(),
             journal_max_bytes: 1 << 30,
             data: DataOptions::default(),
+            compact_floor_bytes: 512 << 20,
         }
     }
 }
@@ -158,8 +165,10 @@ pub struct Engine {
     retired: Mutex<reclaim::Retired>,
     listener: ArcSwapOption<Listener>,
     purges: purge::Purges,
-    /// When room was last made in a full store.
-    room_made: Mutex<Option<Instant>>,
+    /// To make room in a full store.
+    room: Mutex<reclaim::Attempts>,
+    /// Locked after the turn to checkpoint.
+    compaction: Mutex<compact::Compaction>,
 }
 
 impl Engine {
@@ -248,10 +257,13 @@ impl Engine {
 impl Engine {
     /// Bytes that may still be written: what the host's disk has, within the limit of the data segments.
     pub fn free_bytes(&self) -> FsResult<u64> {
+        self.free_bytes_for(Room::Ordinary)
+    }
+
+    fn free_bytes_for(&self, room: Room) -> FsResult<u64> {
         let stat = rustix::fs::statvfs(self.dirs.root())
             .map_err(|error| FsError::os(&self.dirs.root().display().to_string(), &error.into()))?;
         let host = stat.f_bavail.saturating_mul(stat.f_frsize);
-        let limit = self.options.data.max_bytes.map(|max| max.saturating_sub(self.data.used_bytes()));
-        Ok(limit.map_or(host, |limit| limit.min(host)))
+        Ok(self.data.free_bytes(room).map_or(host, |limit| limit.min(host)))
     }
 }

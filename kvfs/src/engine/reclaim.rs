@@ -33,6 +33,30 @@ struct Waiting {
     readers: Vec<Weak<()>>,
 }
 
+/// Attempts to make room: one that gained something may be followed by the next at once.
+#[derive(Debug, Default)]
+pub(super) struct Attempts {
+    /// When the last one began that has gained nothing so far.
+    in_vain: Option<Instant>,
+}
+
+impl Attempts {
+    /// Whether another one makes sense; it begins.
+    pub(super) fn begin(&mut self, interval: Duration) -> bool {
+        let is_early = self.in_vain.is_some_and(|then| then.elapsed() < interval);
+        if !is_early {
+            self.in_vain = Some(Instant::now());
+        }
+        !is_early
+    }
+
+    pub(super) fn end(&mut self, has_gained: bool) {
+        if has_gained {
+            self.in_vain = None;
+        }
+    }
+}
+
 impl Engine {
     /// Finds segments that no tier names, and frees those whose readers are gone. The caller has the turn to checkpoint.
     pub(super) fn reclaim(&self) {
@@ -56,23 +80,33 @@ impl Engine {
         self.free_unread(&mut retired);
     }
 
-    /// Frees what only cached layers and dead extents hold; `false` if that was tried a moment ago. Holds no lock on
-    /// inodes.
+    /// Frees what only cached layers and dead extents hold, and empties what is mostly dead; `false` if that was tried a moment
+    /// ago, in vain. Holds no lock on inodes.
     pub(super) fn make_room(&self) -> bool {
-        {
-            let mut made = self.room_made.lock();
-            if made.is_some_and(|then| then.elapsed() < ROOM_INTERVAL) {
-                return false;
-            }
-            *made = Some(Instant::now());
+        let before = self.data.used_bytes();
+        // Whoever comes meanwhile waits for what comes of it.
+        let mut attempts = self.room.lock();
+        if self.data.used_bytes() < before {
+            return true;
+        }
+        if !attempts.begin(ROOM_INTERVAL) {
+            return false;
         }
         let done = self.drop_cached_layers().and_then(|()| self.checkpoint_now());
         if let Err(error) = done {
             tracing::warn!(%error, "no room could be made");
             return false;
         }
-        let _turn = self.checkpointing.lock();
-        self.reclaim();
+        {
+            let _turn = self.checkpointing.lock();
+            self.reclaim();
+        }
+        if self.data.used_bytes() >= before
+            && let Err(error) = self.compact_for_room()
+        {
+            tracing::warn!(%error, "half-dead data segments could not be emptied");
+        }
+        attempts.end(self.data.used_bytes() < before);
         true
     }
 
@@ -152,37 +186,17 @@ pub(super) fn named_segments(tiers: &Tiers) -> BTreeSet<SegmentNo> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::EmptyBase;
-    use crate::data::DataOptions;
-    use crate::engine::{EngineIdentity, EngineOptions, EngineSetup, InstanceDirs, Opening, create_instance};
-    use crate::fs::{Caller, FileSystem, Fs, NewNode, SystemClock};
-    use crate::ids::{Epoch, Ino};
-    use crate::node::NodeStore;
-    use crate::op::Privileges;
-    use crate::schema::{FileKind, Time};
-    use crate::stack::Stack;
-    use uuid::Uuid;
+    use crate::engine::testing::{Instance, options};
+    use crate::fs::FileSystem;
 
     /// A record that was drafted on older tiers names a segment again that was found unnamed meanwhile.
     #[test]
     fn what_is_named_again_when_the_last_reader_goes_is_not_freed() {
-        let dir = tempfile::tempdir().unwrap();
-        let dirs = InstanceDirs::new(dir.path());
-        let node = Arc::new(NodeStore::open(&dirs.node()).unwrap());
-        create_instance(&dirs, &node, EngineIdentity { fs: Uuid::from_u128(1), epoch: Epoch(1) }, &EmptyBase).unwrap();
-        let data = DataOptions { segment_bytes: 128 << 10, spares: 0, max_bytes: None };
-        let options =
-            EngineOptions { data, checkpoint_interval: Duration::from_secs(3600), ..EngineOptions::default() };
-        let stack = Arc::new(Stack::read_only(Arc::new(EmptyBase)));
-        let opening = Opening::Fresh;
-        let setup = EngineSetup { dirs, node, stack, owner: (0, 0), now: Time::default(), options, opening };
-        let engine = Engine::open(setup).unwrap();
-        let fs = Fs::new(Arc::clone(&engine), Arc::new(SystemClock));
-        let new = NewNode { kind: FileKind::Regular, mode: 0o644, umask: 0, rdev: 0, target: &[] };
-        let file = fs.make(Caller { uid: 0, gid: 0 }, Ino::ROOT, b"file", &new).unwrap().ino;
+        let instance = Instance::new(options());
+        let (engine, file) = (&instance.engine, instance.make("file"));
         let bytes = vec![7; 400_000];
-        fs.write(file, 0, &bytes[..100_000], Privileges::Keep).unwrap();
-        fs.write(file, 100_000, &bytes[100_000..], Privileges::Keep).unwrap();
+        instance.write(file, 0, &bytes[..100_000]);
+        instance.write(file, 100_000, &bytes[100_000..]);
         let full = engine.data.sealed_segments();
         assert!(!full.is_empty(), "vacuous: no segment is full");
 
@@ -191,6 +205,6 @@ mod tests {
         engine.free_unread(&mut retired);
         drop(retired);
         assert_eq!(engine.data.sealed_segments(), full);
-        assert_eq!(fs.read(file, 0, 400_000).unwrap(), bytes);
+        assert_eq!(instance.fs.read(file, 0, 400_000).unwrap(), bytes);
     }
 }

@@ -4,6 +4,7 @@
 //! whose bytes did not make it; what follows is void. Then everything is checkpointed once, and work begins. The page cache
 //! is not believed: a flush may have failed in an earlier life, and what it should have written be there only.
 
+use super::compact::Emptying;
 use super::{CommitState, Engine, EngineOptions, IDENTITY_ROW, InstanceDirs, checkpoint, publish, reclaim};
 use crate::apply::{Draft, apply};
 use crate::base::Totals;
@@ -108,7 +109,8 @@ impl Engine {
             retired: Mutex::default(),
             listener: ArcSwapOption::empty(),
             purges: super::purge::Purges::default(),
-            room_made: Mutex::default(),
+            room: Mutex::default(),
+            compaction: Mutex::default(),
         });
         engine.begin(last == base.xid(), owner, now)?;
         match opening {
@@ -254,7 +256,7 @@ impl<'a> Replaying<'a> {
         let (applied, ino_end, totals) = (self.last, self.next_ino, self.totals);
         let requests = self.requests.clone();
         let ends = seal.is_some();
-        let entries = checkpoint::prepare(self.data, &self.overlay)?;
+        let entries = checkpoint::prepare(self.data, &self.overlay, &mut Emptying::default())?;
         checkpoint::flush_spilled(self.data)?;
         checkpoint::write(&top, &entries, &CheckpointMark { applied, ino_end, totals, requests, seal })?;
         if ends {

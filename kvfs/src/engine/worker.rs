@@ -1,6 +1,7 @@
 //! The checkpointer thread, and how writers wait for it.
 
 use super::Engine;
+use super::compact::Pieces;
 use crate::error::{FsError, FsResult};
 use parking_lot::{Condvar, Mutex};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -179,6 +180,7 @@ fn checkpoint_loop(engine: &Weak<Engine>) {
                     let _turn = engine.checkpointing.lock();
                     engine.reclaim();
                 }
+                compact(&engine, Pieces::One);
             }
             Step::Checkpoint => {
                 let checkpoint = || engine.checkpoint_now();
@@ -190,10 +192,19 @@ fn checkpoint_loop(engine: &Weak<Engine>) {
                 engine.purge_again();
                 if failed {
                     engine.pause();
+                } else {
+                    compact(&engine, Pieces::Some);
                 }
                 since = Instant::now();
             }
         }
+    }
+}
+
+/// As with checkpoints, a panic does not end the thread.
+fn compact(engine: &Engine, pieces: Pieces) {
+    if catch_unwind(AssertUnwindSafe(|| engine.compact_some(pieces))).is_err() {
+        tracing::error!("compaction of data segments ended by a panic");
     }
 }
 

@@ -27,6 +27,14 @@ pub struct CheckpointMark {
     pub seal: Option<Seal>,
 }
 
+impl LayerMeta {
+    /// Where the layer is already: for a write that brings nothing new.
+    pub fn mark(self) -> CheckpointMark {
+        let Self { applied, ino_end, totals, requests, sealed, .. } = self;
+        CheckpointMark { applied, ino_end, totals, requests, seal: sealed }
+    }
+}
+
 /// A write transaction on the top layer. Begins and commits on one thread; dropped, it changed nothing.
 pub struct CheckpointWriter<'l> {
     layer: &'l Layer,

@@ -66,6 +66,8 @@ pub(crate) enum Step {
     Sync(u8),
     Forget(u8),
     Checkpoint,
+    /// Empties data segments that are in use by at most so many percent.
+    Compact(u64),
     Crash,
     Restart,
     Snapshot,
@@ -124,6 +126,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => file.clone().prop_map(Step::Sync),
         2 => file.prop_map(Step::Forget),
         3 => Just(Step::Checkpoint),
+        2 => (0u64..=100).prop_map(Step::Compact),
         2 => Just(Step::Crash),
         1 => Just(Step::Restart),
         3 => Just(Step::Snapshot),

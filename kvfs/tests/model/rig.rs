@@ -197,6 +197,7 @@ impl Rig {
                 self.held.retain(|id| *id != file);
             }
             Step::Checkpoint => self.engine().checkpoint().unwrap(),
+            Step::Compact(percent) => self.engine().compact(*percent).unwrap(),
             Step::Crash => {
                 self.crash();
                 self.compare();

@@ -63,6 +63,8 @@ fn options() -> EngineOptions {
         journal: JournalOptions { segment_bytes: 32 << 10, spares: 1 },
         journal_max_bytes: 1 << 20,
         data: DataOptions { segment_bytes: 128 << 10, spares: 1, ..DataOptions::default() },
+        // The steps say when.
+        compact_floor_bytes: u64::MAX,
     }
 }
 

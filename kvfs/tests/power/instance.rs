@@ -49,6 +49,8 @@ pub fn small_options(rng: &mut StdRng) -> EngineOptions {
         journal: JournalOptions { segment_bytes: 32 << 10, spares },
         journal_max_bytes: 1 << 20,
         data: DataOptions { segment_bytes: 128 << 10, spares, ..DataOptions::default() },
+        // In some rounds the checkpoint thread compacts by itself.
+        compact_floor_bytes: if rng.random_bool(0.3) { 0 } else { u64::MAX },
     }
 }
 

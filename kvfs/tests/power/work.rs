@@ -174,6 +174,7 @@ impl<'w> Worker<'w> {
                 13..17 if self.me == 0 => self.checkpoint()?,
                 17..20 if self.me == 0 => self.snapshot()?,
                 20..22 if self.me == 0 => self.publish()?,
+                22..24 if self.me == 0 => self.compact()?,
                 _ => self.change()?,
             }
             self.done += 1;
@@ -202,6 +203,14 @@ impl<'w> Worker<'w> {
         match self.shared.instance.engine.checkpoint() {
             Ok(()) => Ok(()),
             Err(error) => self.shared.refuse("checkpoint", &error),
+        }
+    }
+
+    fn compact(&mut self) -> Result<()> {
+        let percent = self.rng.random_range(30..=100);
+        match self.shared.instance.engine.compact(percent) {
+            Ok(()) => Ok(()),
+            Err(error) => self.shared.refuse("compaction", &error),
         }
     }
 
