@@ -198,3 +198,20 @@ pub(crate) fn encode(record: &Record) -> FsResult<Vec<u8>> {
     let body = Vec::with_capacity(RECORD_BYTES + inline);
     postcard::to_extend(record, body).map_err(|error| FsError::io(format!("encoding a journal record: {error}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::testing::{Instance, options};
+
+    /// Two flushes fail at once: the second caller gets its error while the first one has only noted that it failed.
+    #[test]
+    fn whoever_gets_the_error_of_a_flush_finds_nothing_writable_any_more() {
+        let instance = Instance::new(options());
+        let engine = &instance.engine;
+        engine.poisoned.store(true, Ordering::Release);
+        drop(engine.poison(FsError::io("a test")));
+        assert!(engine.read_only_reason().is_some_and(|reason| reason.contains("a test")));
+        assert!(matches!(engine.check_writable(), Err(FsError::ReadOnly)));
+    }
+}

@@ -39,7 +39,8 @@ fn scan_windows(
         }
         match (Key::from_bytes(key), Value::decode(bytes)) {
             (Some(key), Ok((xid, Value::Window(window)))) => {
-                if visit(key, xid, window).is_break() {
+                let answer = visit(key, xid, window);
+                if answer.is_break() {
                     // The next piece begins behind this row, unless it is the last one.
                     seen = PIECE_ROWS;
                 }
