@@ -18,6 +18,9 @@ use std::sync::atomic::Ordering;
 /// Inline bytes that a window may keep in LMDB; more go to a data segment.
 const WINDOW_INLINE_BYTES_MAX: usize = 1024;
 
+/// Bytes that a checkpoint moves out of segments which are being emptied, about.
+const RELOCATED_BYTES_MAX: u64 = 32 << 20;
+
 impl Engine {
     /// Freezes what there is and checkpoints it.
     pub(super) fn checkpoint_now(&self) -> FsResult<()> {
@@ -94,6 +97,7 @@ impl Engine {
                 tiers.layers.insert(0, Arc::new(next));
             }
         });
+        self.look_again_at(&frozen.overlay.segments());
         Ok(())
     }
 }
@@ -117,13 +121,17 @@ pub(super) fn open_next(layers: &Path, sealed: &Layer) -> FsResult<Layer> {
 /// the disk with another copy.
 pub(super) fn prepare(data: &DataStore, overlay: &Overlay, emptying: &mut Emptying) -> FsResult<Vec<Found>> {
     let mut entries = overlay.entries();
+    let mut relocated = 0;
     for (_, (_, value)) in &mut entries {
         let Value::Window(window) = value else { continue };
         if window.inline_bytes() > WINDOW_INLINE_BYTES_MAX {
             // Acknowledged bytes find a place even in a full store: LMDB keeps them, on overflow pages.
             rewrite(data, Room::Ordinary, Arc::make_mut(window), |extent| Ok(inline(extent)))?;
         }
-        emptying.relocate(data, window)?;
+        // What is left moves with a later pass: writers wait for a checkpoint.
+        if relocated < RELOCATED_BYTES_MAX {
+            relocated += emptying.relocate(data, window)?.bytes;
+        }
     }
     Ok(entries)
 }

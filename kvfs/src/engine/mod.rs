@@ -167,7 +167,7 @@ pub struct Engine {
     purges: purge::Purges,
     /// To make room in a full store.
     room: Mutex<reclaim::Attempts>,
-    /// Locked after the turn to checkpoint.
+    /// Locked after the turn to checkpoint, never before it.
     compaction: Mutex<compact::Compaction>,
 }
 

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// A full store is not searched for room more often.
 const ROOM_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a write waits for room that another one makes.
+const ROOM_WAIT: Duration = Duration::from_secs(2);
 
 /// Segments that wait until the last reader of the tiers that named them is gone.
 #[derive(Default)]
@@ -26,6 +28,8 @@ pub(super) struct Retired {
     /// Dropped layers whose directories are not removed yet, oldest first: a start would open them, so what they name
     /// stays, and none goes before an older one.
     layers: VecDeque<Arc<Layer>>,
+    /// Segments that a write to LMDB named whose outcome nobody knows: they stay until the next start.
+    doubtful: BTreeSet<SegmentNo>,
 }
 
 struct Waiting {
@@ -65,8 +69,10 @@ impl Engine {
         retired.remove_layers();
         let waiting: BTreeSet<SegmentNo> = retired.waiting.iter().flat_map(|w| w.segments.iter().copied()).collect();
         let left: BTreeSet<SegmentNo> = retired.layers.iter().flat_map(|layer| layer.live_segments()).collect();
-        let is_free = |segment: &SegmentNo| !waiting.contains(segment) && !left.contains(segment);
-        let unnamed: Vec<SegmentNo> = self.unnamed().into_iter().filter(is_free).collect();
+        let stays = |segment: &SegmentNo| {
+            waiting.contains(segment) || left.contains(segment) || retired.doubtful.contains(segment)
+        };
+        let unnamed: Vec<SegmentNo> = self.unnamed().into_iter().filter(|segment| !stays(segment)).collect();
         if unnamed.is_empty() {
             return;
         }
@@ -84,8 +90,8 @@ impl Engine {
     /// ago, in vain. Holds no lock on inodes.
     pub(super) fn make_room(&self) -> bool {
         let before = self.data.used_bytes();
-        // Whoever comes meanwhile waits for what comes of it.
-        let mut attempts = self.room.lock();
+        // Whoever comes meanwhile waits for what comes of it; not for long: the threads that serve the mount are few.
+        let Some(mut attempts) = self.room.try_lock_for(ROOM_WAIT) else { return false };
         if self.data.used_bytes() < before {
             return true;
         }
@@ -131,6 +137,20 @@ impl Engine {
         retired.remove_layers();
     }
 
+    /// The overlay that named these is gone from the tiers, and its checkpoint may have moved what lay in them. If they wait to
+    /// be freed, because nothing named them before the overlay did, they begin anew: readers of newer lists may have found them in
+    /// it. The caller has the turn to checkpoint.
+    pub(super) fn look_again_at(&self, segments: &[SegmentNo]) {
+        for waiting in &mut self.retired.lock().waiting {
+            waiting.segments.retain(|segment| !segments.contains(segment));
+        }
+    }
+
+    /// They are not freed before the next start.
+    pub(super) fn keep_doubtful(&self, segments: impl IntoIterator<Item = SegmentNo>) {
+        self.retired.lock().doubtful.extend(segments);
+    }
+
     /// Whether segments wait for their last reader.
     pub(super) fn has_retired(&self) -> bool {
         !self.retired.lock().waiting.is_empty()
@@ -140,7 +160,8 @@ impl Engine {
         while retired.waiting.front().is_some_and(|w| w.readers.iter().all(|r| r.strong_count() == 0)) {
             let Some(done) = retired.waiting.pop_front() else { return };
             // Somebody who had an older list may have named one again meanwhile, in a record that was drafted on it. Nobody
-            // has such a list any more: what is not named now never will be.
+            // has such a list any more, and what such a record named was taken out by its checkpoint (`look_again_at`): what is
+            // not named now never will be.
             let named = named_segments(&self.stack.load());
             let free: Vec<SegmentNo> = done.segments.into_iter().filter(|segment| !named.contains(segment)).collect();
             self.data.free(&free);

@@ -13,30 +13,45 @@ struct Run {
     extents: Vec<Extent>,
 }
 
-/// Writes again what `pick` gives bytes for; answers how many bytes moved. Not flushed. What finds no room stays as it is.
+/// What came of writing a window again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Moved {
+    pub bytes: u64,
+    /// Something stays as it is, since there was no room for it.
+    pub lacks_room: bool,
+}
+
+impl Moved {
+    pub fn add(&mut self, more: Self) {
+        self.bytes += more.bytes;
+        self.lacks_room |= more.lacks_room;
+    }
+}
+
+/// Writes again what `pick` gives bytes for. Not flushed. What finds no room stays as it is.
 pub(super) fn rewrite(
     data: &DataStore,
     room: Room,
     window: &mut WindowValue,
     mut pick: impl FnMut(&Extent) -> FsResult<Option<Bytes>>,
-) -> FsResult<u64> {
+) -> FsResult<Moved> {
     let mut placed = Vec::with_capacity(window.extents.len());
     let mut run: Option<Run> = None;
-    let mut moved = 0;
+    let mut moved = Moved::default();
     for extent in &window.extents {
         let Some(bytes) = pick(extent)? else {
-            moved += close((data, room), run.take(), &mut placed)?;
+            moved.add(close((data, room), run.take(), &mut placed)?);
             placed.push(extent.clone());
             continue;
         };
         if run.as_ref().is_some_and(|run| run.end() != extent.start) {
-            moved += close((data, room), run.take(), &mut placed)?;
+            moved.add(close((data, room), run.take(), &mut placed)?);
         }
         let run = run.get_or_insert_with(|| Run { start: extent.start, bytes: Vec::new(), extents: Vec::new() });
         run.bytes.extend_from_slice(&bytes);
         run.extents.push(extent.clone());
     }
-    moved += close((data, room), run, &mut placed)?;
+    moved.add(close((data, room), run, &mut placed)?);
     window.extents = placed;
     Ok(moved)
 }
@@ -47,17 +62,17 @@ impl Run {
     }
 }
 
-fn close((data, room): (&DataStore, Room), run: Option<Run>, placed: &mut Vec<Extent>) -> FsResult<u64> {
-    let Some(Run { start, bytes, extents }) = run else { return Ok(0) };
+fn close((data, room): (&DataStore, Room), run: Option<Run>, placed: &mut Vec<Extent>) -> FsResult<Moved> {
+    let Some(Run { start, bytes, extents }) = run else { return Ok(Moved::default()) };
     match data.write_in(room, &bytes) {
         Ok(blob) => {
             let len = bytes.len() as u32;
             placed.push(Extent { start, len, place: Place::Segment { blob, within: 0 } });
-            Ok(u64::from(len))
+            Ok(Moved { bytes: u64::from(len), lacks_room: false })
         }
         Err(error) if error.kind() == FailureKind::NoSpace => {
             placed.extend(extents);
-            Ok(0)
+            Ok(Moved { bytes: 0, lacks_room: true })
         }
         Err(error) => Err(error.into()),
     }

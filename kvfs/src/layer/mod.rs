@@ -5,7 +5,7 @@
 //!               meta  "meta" → LayerMeta (postcard)     how far, sealed or not
 //!               live  segment → extents that name it    so that segments can be recycled
 //! ```
-//! The top layer is written by checkpoints alone; a sealed layer is never written again.
+//! The top layer is written by checkpoints and compaction alone; a sealed layer is never written again.
 
 mod build;
 #[cfg(test)]

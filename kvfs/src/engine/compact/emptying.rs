@@ -2,7 +2,7 @@
 //! place first.
 
 use crate::data::{DataError, DataStore, Room};
-use crate::engine::rewrite::rewrite;
+use crate::engine::rewrite::{Moved, rewrite};
 use crate::error::FsResult;
 use crate::ids::SegmentNo;
 use crate::schema::{BlobRef, Extent, Place, WindowValue};
@@ -14,17 +14,30 @@ use std::sync::Arc;
 const RECENT_MAX: usize = 8;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::engine) struct Emptying {
     segments: BTreeSet<SegmentNo>,
+    /// What of the store it may take.
+    room: Room,
     /// Something in them cannot be read: they stay, so that whoever repairs the disk finds the rest.
     unreadable: BTreeSet<SegmentNo>,
 }
 
+impl Default for Emptying {
+    fn default() -> Self {
+        Self { segments: BTreeSet::new(), room: Room::Ordinary, unreadable: BTreeSet::new() }
+    }
+}
+
 impl Emptying {
     /// From now on these are emptied, and no others.
-    pub(super) fn begin(&mut self, segments: BTreeSet<SegmentNo>) {
+    pub(super) fn begin(&mut self, segments: BTreeSet<SegmentNo>, room: Room) {
         self.segments = segments;
+        self.room = room;
+    }
+
+    pub(super) fn end(&mut self) {
+        self.segments.clear();
     }
 
     pub(super) fn segments(&self) -> &BTreeSet<SegmentNo> {
@@ -44,14 +57,14 @@ impl Emptying {
         matches!(&extent.place, Place::Segment { blob, .. } if self.segments.contains(&blob.segment))
     }
 
-    /// Writes what of `window` lies in these segments to another one; answers how many bytes. Not flushed. What cannot be
+    /// Writes what of `window` lies in these segments to another one; not flushed. What cannot be
     /// read, or finds no room, stays where it is.
-    pub(in crate::engine) fn relocate(&mut self, data: &DataStore, window: &mut Arc<WindowValue>) -> FsResult<u64> {
+    pub(in crate::engine) fn relocate(&mut self, data: &DataStore, window: &mut Arc<WindowValue>) -> FsResult<Moved> {
         if self.segments.is_empty() || !window.extents.iter().any(|extent| self.has(extent)) {
-            return Ok(0);
+            return Ok(Moved::default());
         }
         let mut recent = Recent::default();
-        rewrite(data, Room::Reserve, Arc::make_mut(window), |extent| {
+        rewrite(data, self.room, Arc::make_mut(window), |extent| {
             let Place::Segment { blob, within } = &extent.place else { return Ok(None) };
             if !self.segments.contains(&blob.segment) {
                 return Ok(None);

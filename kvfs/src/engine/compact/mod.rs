@@ -22,6 +22,7 @@ mod tests;
 pub(super) use emptying::Emptying;
 
 use super::reclaim::Attempts;
+use super::rewrite::Moved;
 use super::{Engine, checkpoint};
 use crate::data::Room;
 use crate::error::{FsError, FsResult};
@@ -30,17 +31,18 @@ use crate::layer::Layer;
 use crate::schema::Value;
 use crate::stack::Tiers;
 use choice::{Candidate, InUse};
-use rows::{rows_to_move, survey};
+use rows::{rows_to_move, segments_of, survey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Pieces behind a checkpoint: about as much as it wrote itself.
+/// Pieces behind a checkpoint: about as much as it wrote itself, also if writers wait for the next one. They are slowed down, or
+/// the disk would be full first.
 const PIECES: usize = 4;
 /// A full store is not searched through more often, in vain.
 const FORCED_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How far the current pass is. Changed under the turn to checkpoint.
+/// How far the current pass is. Its stage changes under the turn to checkpoint.
 #[derive(Debug, Default)]
 pub(super) struct Compaction {
     /// Number of the layer that all this is about.
@@ -62,13 +64,21 @@ enum Stage {
         used: BTreeMap<SegmentNo, u64>,
         /// Segments that were full when it began: of newer ones it may have missed the most.
         full: BTreeSet<SegmentNo>,
-        /// `None`: what is worth it when it comes to the choice.
-        in_use: Option<InUse>,
+        goal: Goal,
     },
     Moves {
         from: Vec<u8>,
-        moved: u64,
+        moved: Moved,
     },
+}
+
+/// What a pass is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goal {
+    /// What is worth it when it comes to the choice.
+    Ordinary,
+    /// Whatever is in use by so much at most; it may take the reserve.
+    Room(InUse),
 }
 
 /// Whether there is more to do.
@@ -90,15 +100,14 @@ impl Compaction {
         }
     }
 
-    fn survey(&mut self, full: Vec<SegmentNo>, in_use: Option<InUse>) {
-        let full = full.into_iter().collect();
-        self.stage = Stage::Survey { from: Vec::new(), used: BTreeMap::new(), full, in_use };
+    fn survey(&mut self, full: BTreeSet<SegmentNo>, goal: Goal) {
+        self.stage = Stage::Survey { from: Vec::new(), used: BTreeMap::new(), full, goal };
     }
 }
 
 impl Engine {
-    /// Goes on with the pass, or begins one if it is due: a piece, or some if nobody waits for the next checkpoint. A
-    /// failure ends the pass and nothing else.
+    /// Goes on with the pass, or begins one if it is due: a piece, or some behind a checkpoint. A failure ends the pass and nothing
+    /// else.
     pub(super) fn compact_some(&self, pieces: Pieces) {
         let pieces = if pieces == Pieces::One { 1 } else { PIECES };
         for _ in 0..pieces {
@@ -106,9 +115,6 @@ impl Engine {
                 Ok(Progress::More) => {}
                 Ok(Progress::Done) => return,
                 Err(error) => return self.rest_after(&error),
-            }
-            if self.active().map_or(true, |active| active.bytes() > self.options.overlay_bytes_max) {
-                return;
             }
         }
     }
@@ -120,10 +126,11 @@ impl Engine {
         {
             let _turn = self.checkpointing.lock();
             let mut compaction = self.compaction.lock();
-            if let Some(top) = self.stack.load().layers.first() {
+            let tiers = self.stack.load();
+            if let Some(top) = tiers.layers.first() {
                 compaction.follow(top.meta().number);
             }
-            compaction.survey(self.data.sealed_segments(), Some(InUse(percent_max)));
+            compaction.survey(self.settled_segments(&tiers), Goal::Room(InUse(percent_max)));
         }
         while self.compact_piece()? == Progress::More {}
         // Moves what is in memory.
@@ -146,6 +153,7 @@ impl Engine {
 
     fn rest_after(&self, error: &FsError) {
         tracing::warn!(%error, "compaction of data segments stopped; it is tried again later");
+        let _turn = self.checkpointing.lock();
         let tiers = self.stack.load();
         let mut compaction = self.compaction.lock();
         compaction.stage = Stage::Rest;
@@ -170,22 +178,22 @@ impl Engine {
                 if self.data.used_bytes() < due || self.held(&tiers) < due {
                     return Ok(Progress::Done);
                 }
-                compaction.survey(self.data.sealed_segments(), None);
+                compaction.survey(self.settled_segments(&tiers), Goal::Ordinary);
                 Ok(Progress::More)
             }
-            Stage::Survey { from, mut used, full, in_use } => {
+            Stage::Survey { from, mut used, full, goal } => {
                 if let Some(from) = survey(top, &from, &mut used)? {
-                    compaction.stage = Stage::Survey { from, used, full, in_use };
+                    compaction.stage = Stage::Survey { from, used, full, goal };
                     return Ok(Progress::More);
                 }
                 let mut candidates = self.candidates(&tiers, &used);
                 candidates.retain(|candidate| full.contains(&candidate.segment));
-                self.choose(&mut compaction, candidates, self.held(&tiers), in_use)
+                self.choose(&mut compaction, candidates, self.held(&tiers), goal)
             }
-            Stage::Moves { from, moved } => {
+            Stage::Moves { from, mut moved } => {
                 let (piece, next) = self.move_piece(&mut compaction, top, &from)?;
-                let moved = moved + piece;
-                if let Some(from) = next {
+                moved.add(piece);
+                if let Some(from) = next.filter(|_| !moved.lacks_room) {
                     compaction.stage = Stage::Moves { from, moved };
                     return Ok(Progress::More);
                 }
@@ -200,20 +208,37 @@ impl Engine {
         compaction: &mut Compaction,
         mut candidates: Vec<Candidate>,
         held: u64,
-        in_use: Option<InUse>,
+        goal: Goal,
     ) -> FsResult<Progress> {
-        let free = self.free_bytes_for(Room::Reserve)?;
         candidates.retain(|candidate| compaction.emptying.is_readable(candidate.segment));
-        let in_use = in_use.unwrap_or_else(|| InUse::worth_it(free, held));
-        let chosen = choice::choose(candidates, in_use, free / 2);
-        let is_worth_it = !chosen.is_empty();
-        compaction.emptying.begin(chosen);
-        if !is_worth_it {
+        // Others write as well while a pass is under way; the reserve has no others.
+        let (in_use, room, bytes) = match goal {
+            Goal::Ordinary => {
+                let free = self.free_bytes_for(Room::Ordinary)?;
+                (InUse::worth_it(free, held), Room::Ordinary, free / 2)
+            }
+            Goal::Room(in_use) => (in_use, Room::Reserve, self.free_bytes_for(Room::Reserve)?),
+        };
+        let chosen = choice::choose(candidates, in_use, bytes);
+        if chosen.is_empty() {
+            compaction.emptying.end();
             self.settle(compaction, held);
             return Ok(Progress::Done);
         }
-        compaction.stage = Stage::Moves { from: Vec::new(), moved: 0 };
+        compaction.emptying.begin(chosen, room);
+        compaction.stage = Stage::Moves { from: Vec::new(), moved: Moved::default() };
         Ok(Progress::More)
+    }
+
+    /// Full segments without those that memory names: the rows of their newest bytes are not in the layer yet.
+    fn settled_segments(&self, tiers: &Tiers) -> BTreeSet<SegmentNo> {
+        let active = tiers.active.iter().flat_map(|overlay| overlay.segments());
+        let frozen = tiers.frozen.iter().flat_map(|frozen| {
+            let prepared = frozen.prepared_segments();
+            frozen.overlay.segments().into_iter().chain(prepared)
+        });
+        let in_memory: BTreeSet<SegmentNo> = active.chain(frozen).collect();
+        self.data.sealed_segments().into_iter().filter(|segment| !in_memory.contains(segment)).collect()
     }
 
     /// Full segments that the top layer uses and none below.
@@ -233,33 +258,37 @@ impl Engine {
     }
 
     fn settle(&self, compaction: &mut Compaction, held: u64) {
-        let free = self.free_bytes_for(Room::Reserve).unwrap_or(0);
+        let free = self.free_bytes_for(Room::Ordinary).unwrap_or(0);
         compaction.due = Some(choice::due(held, free, self.options.compact_floor_bytes));
     }
 
-    /// Moves what the rows from `from` on have in segments that are being emptied; answers how many bytes, and where to go on.
-    fn move_piece(&self, compaction: &mut Compaction, top: &Layer, from: &[u8]) -> FsResult<(u64, Option<Vec<u8>>)> {
+    /// Moves what the rows from `from` on have in segments that are being emptied; answers where to go on, too.
+    fn move_piece(&self, compaction: &mut Compaction, top: &Layer, from: &[u8]) -> FsResult<(Moved, Option<Vec<u8>>)> {
         let (mut rows, next) = rows_to_move(top, from, &compaction.emptying)?;
-        let mut moved = 0;
+        let mut moved = Moved::default();
         for (_, (_, value)) in &mut rows {
             if let Value::Window(window) = value {
-                moved += compaction.emptying.relocate(&self.data, window)?;
+                moved.add(compaction.emptying.relocate(&self.data, window)?);
             }
         }
-        if moved > 0 {
+        if moved.bytes > 0 {
             fail::fail_point!("kvfs::compact::moved");
             checkpoint::flush_spilled(&self.data).map_err(|error| self.poison(error))?;
-            checkpoint::write(top, &rows, &top.meta().mark())?;
+            checkpoint::write(top, &rows, &top.meta().mark())
+                .inspect_err(|_| self.keep_doubtful(segments_of(&rows)))?;
         }
         Ok((moved, next))
     }
 
-    fn finish(&self, compaction: &mut Compaction, tiers: Arc<Tiers>, moved: u64) {
-        let segments = compaction.emptying.segments().len();
-        tracing::info!(segments, bytes = moved, "data segments were emptied");
-        let left = self.candidates(&tiers, &BTreeMap::new()).into_iter();
-        let left = left.filter(|candidate| !compaction.emptying.segments().contains(&candidate.segment));
-        let held = left.map(|candidate| candidate.bytes).sum();
+    fn finish(&self, compaction: &mut Compaction, tiers: Arc<Tiers>, moved: Moved) {
+        let held = self.held(&tiers);
+        let named: BTreeSet<SegmentNo> = tiers.layers.iter().flat_map(|layer| layer.live_segments()).collect();
+        let emptied = compaction.emptying.segments().difference(&named).count();
+        tracing::info!(segments = emptied, bytes = moved.bytes, "data segments were emptied");
+        if moved.lacks_room {
+            // The next choice is of what fits.
+            compaction.emptying.end();
+        }
         // Whoever reads these tiers holds up the segments.
         drop(tiers);
         self.reclaim();

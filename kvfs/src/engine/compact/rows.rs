@@ -7,7 +7,7 @@ use crate::layer::Layer;
 use crate::schema::key::Parts;
 use crate::schema::{Key, Place, Space, Value, WindowValue};
 use crate::stack::Found;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ use std::sync::Arc;
 const PIECE_ROWS: usize = 100_000;
 /// Bytes that one piece moves, about.
 const PIECE_BYTES: u64 = 16 << 20;
+/// Extents of the rows that it keeps in memory, about.
+const PIECE_EXTENTS: usize = 200_000;
 
 /// Behind all windows.
 fn end() -> Key {
@@ -69,14 +71,24 @@ pub(super) fn survey(layer: &Layer, from: &[u8], used: &mut BTreeMap<SegmentNo, 
 }
 
 pub(super) fn rows_to_move(layer: &Layer, from: &[u8], emptying: &Emptying) -> FsResult<(Vec<Found>, Option<Vec<u8>>)> {
-    let (mut rows, mut bytes) = (Vec::new(), 0);
+    let (mut rows, mut bytes, mut extents) = (Vec::new(), 0, 0);
     let next = scan_windows(layer, from, |key, xid, window| {
         let concerned = emptying.bytes_in(&window);
         if concerned > 0 {
             bytes += concerned;
+            extents += window.extents.len();
             rows.push((key, (xid, Value::Window(window))));
         }
-        if bytes < PIECE_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        // Long lists of short extents take memory, too.
+        if bytes < PIECE_BYTES && extents < PIECE_EXTENTS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     Ok((rows, next))
+}
+
+/// Segments that `rows` name.
+pub(super) fn segments_of(rows: &[Found]) -> BTreeSet<SegmentNo> {
+    let windows =
+        rows.iter().filter_map(|(_, (_, value))| if let Value::Window(window) = value { Some(window) } else { None });
+    let places = windows.flat_map(|window| window.extents.iter().map(|extent| &extent.place));
+    places.filter_map(|place| if let Place::Segment { blob, .. } = place { Some(blob.segment) } else { None }).collect()
 }

@@ -1,12 +1,13 @@
-use super::Progress;
 use super::choice::InUse;
+use super::{Goal, Progress};
 use crate::data::DataOptions;
 use crate::engine::EngineOptions;
 use crate::engine::testing::{Instance, options};
 use crate::fs::FileSystem;
 use crate::ids::Ino;
 use crate::op::{SnapshotKind, SnapshotRequest};
-use crate::schema::Time;
+use crate::schema::{Key, Place, Time, Value};
+use crate::stack::{Change, ChangeList};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -84,7 +85,8 @@ fn what_is_in_memory_only_moves_with_its_checkpoint() {
     let mut files = half_dead(&instance);
     let engine = &instance.engine;
     assert_eq!(engine.compact_piece().unwrap(), Progress::Done, "nothing is due");
-    engine.compaction.lock().survey(engine.data.sealed_segments(), Some(InUse(50)));
+    let full = engine.settled_segments(&engine.stack.load());
+    engine.compaction.lock().survey(full, Goal::Room(InUse(50)));
     for (file, bytes) in &mut files {
         instance.write(*file, 500, b"changed");
         bytes[500..507].copy_from_slice(b"changed");
@@ -99,6 +101,37 @@ fn what_is_in_memory_only_moves_with_its_checkpoint() {
     assert!(after < 900_000, "{after}");
     check(&instance, &files);
     check(&instance.crash(), &files);
+}
+
+/// A segment waits for its last reader; a record that was drafted before names it once more, in memory; somebody reads that
+/// there; its checkpoint moves it away. The last one to know the segment is not the reader it waited for.
+#[test]
+fn a_segment_that_memory_names_again_waits_for_those_who_read_it_there() {
+    let instance = Instance::new(options());
+    let files = half_dead(&instance);
+    let engine = &instance.engine;
+    assert_eq!(engine.compact_piece().unwrap(), Progress::Done, "nothing is due");
+    let old = engine.stack.load();
+    let (file, window) = (files[0].0, old.view().window(files[0].0, 0).unwrap());
+    let Place::Segment { blob, .. } = window.extents[0].place else { panic!("{window:?}") };
+    engine.compaction.lock().survey(engine.settled_segments(&old), Goal::Room(InUse(50)));
+    while engine.compact_piece().unwrap() == Progress::More {}
+    assert!(engine.has_retired(), "vacuous: nothing waits");
+    let mut again = ChangeList::default();
+    again.changes.push(Change::Put(Key::window(file, 0), Value::Window(window)));
+    engine.active().unwrap().apply(&again, engine.last_xid());
+    let newer = engine.stack.load();
+    drop(old);
+    engine.checkpoint().unwrap();
+    engine.data.read_all(&blob).unwrap();
+    check(&instance, &files);
+    drop(newer);
+    for _ in 0..2 {
+        let _turn = engine.checkpointing.lock();
+        engine.reclaim();
+    }
+    assert!(!engine.data.sealed_segments().contains(&blob.segment), "it comes back in the end");
+    check(&instance, &files);
 }
 
 #[test]
