@@ -196,11 +196,17 @@ impl Retired {
 
 /// Every segment that some tier names, or will when its checkpoint is tried again.
 pub(super) fn named_segments(tiers: &Tiers) -> BTreeSet<SegmentNo> {
+    let mut named = named_in_memory(tiers);
+    named.extend(tiers.layers.iter().flat_map(|layer| layer.live_segments()));
+    named
+}
+
+/// Those among them that are not, or not only, named by layers.
+pub(super) fn named_in_memory(tiers: &Tiers) -> BTreeSet<SegmentNo> {
     let mut named = BTreeSet::new();
     named.extend(tiers.active.iter().flat_map(|overlay| overlay.segments()));
     named.extend(tiers.frozen.iter().flat_map(|frozen| frozen.overlay.segments()));
     named.extend(tiers.frozen.iter().flat_map(|frozen| frozen.prepared_segments()));
-    named.extend(tiers.layers.iter().flat_map(|layer| layer.live_segments()));
     named
 }
 

@@ -21,7 +21,7 @@ mod tests;
 
 pub(super) use emptying::Emptying;
 
-use super::reclaim::Attempts;
+use super::reclaim::{Attempts, named_in_memory};
 use super::rewrite::Moved;
 use super::{Engine, checkpoint};
 use crate::data::Room;
@@ -157,6 +157,7 @@ impl Engine {
         let tiers = self.stack.load();
         let mut compaction = self.compaction.lock();
         compaction.stage = Stage::Rest;
+        compaction.emptying.end();
         self.settle(&mut compaction, self.held(&tiers));
     }
 
@@ -232,12 +233,7 @@ impl Engine {
 
     /// Full segments without those that memory names: the rows of their newest bytes are not in the layer yet.
     fn settled_segments(&self, tiers: &Tiers) -> BTreeSet<SegmentNo> {
-        let active = tiers.active.iter().flat_map(|overlay| overlay.segments());
-        let frozen = tiers.frozen.iter().flat_map(|frozen| {
-            let prepared = frozen.prepared_segments();
-            frozen.overlay.segments().into_iter().chain(prepared)
-        });
-        let in_memory: BTreeSet<SegmentNo> = active.chain(frozen).collect();
+        let in_memory = named_in_memory(tiers);
         self.data.sealed_segments().into_iter().filter(|segment| !in_memory.contains(segment)).collect()
     }
 
@@ -272,7 +268,6 @@ impl Engine {
             }
         }
         if moved.bytes > 0 {
-            fail::fail_point!("kvfs::compact::moved");
             checkpoint::flush_spilled(&self.data).map_err(|error| self.poison(error))?;
             checkpoint::write(top, &rows, &top.meta().mark())
                 .inspect_err(|_| self.keep_doubtful(segments_of(&rows)))?;
@@ -284,7 +279,7 @@ impl Engine {
         let held = self.held(&tiers);
         let named: BTreeSet<SegmentNo> = tiers.layers.iter().flat_map(|layer| layer.live_segments()).collect();
         let emptied = compaction.emptying.segments().difference(&named).count();
-        tracing::info!(segments = emptied, bytes = moved.bytes, "data segments were emptied");
+        tracing::debug!(segments = emptied, bytes = moved.bytes, "data segments were emptied");
         if moved.lacks_room {
             // The next choice is of what fits.
             compaction.emptying.end();
