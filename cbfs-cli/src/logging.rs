@@ -18,7 +18,7 @@ pub enum Verbosity {
 pub fn start(verbosity: Verbosity) {
     let default = match verbosity {
         Verbosity::Command => "error",
-        Verbosity::Daemon => "warn,cbfs=info,toa=info,kvfs=info,cloud_mgmt=info",
+        Verbosity::Daemon => "warn,aws_config::imds=error,cbfs=info,toa=info,kvfs=info,cloud_mgmt=info",
     };
     let filter = EnvFilter::try_from_env("CBFS_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let writer = ScrubbingWriter { secrets: Arc::new(secrets_of_environment()) };

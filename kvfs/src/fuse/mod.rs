@@ -34,6 +34,7 @@ mod orphans;
 mod pool;
 mod precheck;
 mod privileges;
+mod read_ahead;
 mod redirect;
 mod shared_turn;
 

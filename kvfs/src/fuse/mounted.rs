@@ -7,7 +7,7 @@ use super::core::Core;
 use super::error::MountError;
 use super::invalidate::Invalidator;
 use super::mountinfo::{self, mounted_at};
-use super::{MountOptions, Remembered, notify, redirect};
+use super::{MountOptions, Remembered, notify, read_ahead, redirect};
 use crate::fs::api::FileSystem;
 use fuser::{Config, Session, SessionACL};
 use parking_lot::{Condvar, Mutex};
@@ -94,6 +94,11 @@ fn start(
     let core = Arc::new(Core::new(fs, connection, life, options)?);
     let session = shake_hands(&core, connection, life, options)?;
     let invalidator = Invalidator::new(session.notifier(), device, core.lookups.clone(), core.voided.clone());
+    if let (0, Some(mounted)) = (life, &connection.facts.mounted)
+        && let Err(error) = read_ahead::raise(mounted)
+    {
+        tracing::debug!(%error, "the kernel reads ahead as little as it likes");
+    }
     let end = Arc::new(End::default());
     let (ending, serving) = (end.clone(), core.clone());
     if life > 0 {

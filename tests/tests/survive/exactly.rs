@@ -246,3 +246,26 @@ fn a_master_comes_back_while_the_bucket_is_away() -> Result<()> {
     kept.scenario.bucket.bring_back()?;
     kept.end()
 }
+
+/// How far the kernel reads ahead is raised for a new mount; what somebody sets after that is theirs.
+#[test]
+fn a_later_daemon_leaves_the_read_ahead_of_the_mount_alone() -> Result<()> {
+    let _turn = serial()?;
+    let kept = Kept::new("ahead")?;
+    fs::write(kept.mount.path("file"), "content")?;
+    let device = fs::metadata(kept.mount.dir())?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let setting = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    let is = |kib: &str| -> Result<()> {
+        let now = fs::read_to_string(&setting).with_context(|| setting.clone())?;
+        ensure!(now.trim() == kib, "{} KiB are read ahead, not {kib}", now.trim());
+        Ok(())
+    };
+    is("8192")?;
+    fs::write(&setting, "256")?;
+    kept.mount.kill_daemon()?;
+    ensure!(fs::read(kept.mount.path("file"))? == b"content");
+    fs::write(kept.mount.path("more"), "content")?;
+    is("256")?;
+    kept.end()
+}
