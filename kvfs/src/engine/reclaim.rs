@@ -234,4 +234,17 @@ mod tests {
         assert_eq!(engine.data.sealed_segments(), full);
         assert_eq!(instance.fs.read(file, 0, 400_000).unwrap(), bytes);
     }
+    /// Room is made by one for all. Whoever waits for it longer than writers may is told that there is none.
+    #[test]
+    fn nobody_waits_for_ever_for_room_that_another_one_makes() {
+        let instance = Instance::new(options());
+        let engine = Arc::clone(&instance.engine);
+        let maker = instance.engine.room.lock();
+        let (answer, answers) = std::sync::mpsc::channel();
+        let waiting = std::thread::spawn(move || answer.send(engine.make_room()));
+        assert_eq!(answers.recv_timeout(Duration::from_secs(60)), Ok(false), "while it is still being made");
+        drop(maker);
+        waiting.join().unwrap().unwrap();
+        assert!(instance.engine.make_room(), "who comes later makes some");
+    }
 }

@@ -1,14 +1,15 @@
 use super::choice::InUse;
+use super::rows::survey;
 use super::{Goal, Progress};
-use crate::data::DataOptions;
+use crate::data::{DataOptions, Room};
 use crate::engine::EngineOptions;
 use crate::engine::testing::{Instance, options};
 use crate::fs::FileSystem;
-use crate::ids::Ino;
+use crate::ids::{Ino, SegmentNo};
 use crate::op::{SnapshotKind, SnapshotRequest};
 use crate::schema::{Key, Place, Time, Value};
 use crate::stack::{Change, ChangeList};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use uuid::Uuid;
@@ -132,6 +133,91 @@ fn a_segment_that_memory_names_again_waits_for_those_who_read_it_there() {
     }
     assert!(!engine.data.sealed_segments().contains(&blob.segment), "it comes back in the end");
     check(&instance, &files);
+}
+
+/// The segment of the first bytes of `file`.
+fn segment_of(instance: &Instance, file: Ino) -> SegmentNo {
+    let window = instance.engine.stack.load().view().window(file, 0).unwrap();
+    let in_segment = |place: &Place| if let Place::Segment { blob, .. } = place { Some(blob.segment) } else { None };
+    window.extents.iter().find_map(|extent| in_segment(&extent.place)).unwrap()
+}
+
+/// Bytes that the open layer has in `segments`.
+fn used_in(instance: &Instance, segments: &BTreeSet<SegmentNo>) -> u64 {
+    let (tiers, mut used) = (instance.engine.stack.load(), BTreeMap::new());
+    assert_eq!(survey(&tiers.layers[0], &[], &mut used).unwrap(), None, "in one piece");
+    used.iter().filter(|(segment, _)| segments.contains(segment)).map(|(_, bytes)| bytes).sum()
+}
+
+/// The layer does not know how much is used of a segment that memory names.
+#[test]
+fn what_memory_names_is_no_candidate() {
+    let instance = Instance::new(options());
+    let (files, engine) = (half_dead(&instance), &instance.engine);
+    let (settled, named) = (engine.settled_segments(&engine.stack.load()), segment_of(&instance, files[0].0));
+    instance.write(files[0].0, 500, b"changed");
+    let without = engine.settled_segments(&engine.stack.load());
+    assert_eq!(settled.difference(&without).copied().collect::<Vec<_>>(), [named]);
+    engine.checkpoint().unwrap();
+    assert_eq!(engine.settled_segments(&engine.stack.load()), settled);
+}
+
+/// Writers wait for a checkpoint: what is beyond its share moves with a later pass.
+#[test]
+fn a_checkpoint_moves_its_share_and_leaves_the_rest() {
+    const FILE: usize = 1 << 20;
+    let data = DataOptions { segment_bytes: 4 << 20, ..options().data };
+    let instance = Instance::new(EngineOptions { data, ..options() });
+    let engine = &instance.engine;
+    let content = |n: usize| (0..FILE).map(|at| (at % 253) as u8 ^ n as u8).collect::<Vec<u8>>();
+    let mut files: Vec<_> = (0..48).map(|n| (instance.make(&format!("f{n}")), content(n))).collect();
+    for (file, bytes) in &files {
+        instance.write(*file, 0, bytes);
+    }
+    engine.checkpoint().unwrap();
+    let emptied = engine.settled_segments(&engine.stack.load());
+    let before = used_in(&instance, &emptied);
+    assert!(before > 40 << 20, "vacuous: {before}");
+    {
+        let mut compaction = engine.compaction.lock();
+        compaction.follow(engine.stack.load().layers[0].meta().number);
+        compaction.emptying.begin(emptied.clone(), Room::Ordinary);
+    }
+    for (file, bytes) in &mut files {
+        instance.write(*file, 500, b"changed");
+        bytes[500..507].copy_from_slice(b"changed");
+    }
+    engine.checkpoint().unwrap();
+    let moved = before - used_in(&instance, &emptied);
+    assert!(moved > 31 << 20 && moved < 34 << 20, "{moved} bytes");
+    check(&instance, &files);
+    engine.checkpoint().unwrap();
+    check(&instance.crash(), &files);
+}
+
+/// Others may take the room that the choice counted on.
+#[test]
+fn a_pass_that_finds_no_room_ends_and_loses_nothing() {
+    let data = DataOptions { max_bytes: Some(2 << 20), ..options().data };
+    let instance = Instance::new(EngineOptions { data, ..options() });
+    let (files, engine) = (half_dead(&instance), &instance.engine);
+    {
+        let _turn = engine.checkpointing.lock();
+        let (mut compaction, tiers) = (engine.compaction.lock(), engine.stack.load());
+        compaction.follow(tiers.layers[0].meta().number);
+        compaction.emptying.begin(engine.settled_segments(&tiers), Room::Ordinary);
+        while engine.data.write_in(Room::Ordinary, &[0; 10_000]).is_ok() {}
+        let (moved, _) = engine.move_piece(&mut compaction, &tiers.layers[0], &[]).unwrap();
+        assert!(moved.lacks_room, "vacuous: {moved:?}");
+        engine.finish(&mut compaction, tiers, moved);
+        assert!(compaction.emptying.segments().is_empty(), "the next choice is of what fits");
+    }
+    check(&instance, &files);
+    // What took the room is named by nothing, and the next pass has it.
+    engine.compact(50).unwrap();
+    assert!(engine.data.used_bytes() < 600_000, "{}", engine.data.used_bytes());
+    check(&instance, &files);
+    check(&instance.crash(), &files);
 }
 
 #[test]
