@@ -3,7 +3,8 @@
 use std::io;
 
 /// The kernel's own 128 KiB are less than a frame of a pack: whoever reads in order would wait for the store once for
-/// each frame. With so much the next ones are under way. Random reads do not read ahead.
+/// each frame. With so much the next ones are under way. Random read(2) does not read ahead; a fault in a mapping reads so
+/// much around it, until the kernel sees that this is in vain.
 const READ_AHEAD_KIB: u32 = 8192;
 
 /// Raises it for the mount `device`, `major:minor`. The handshake can only lower it; this needs root and a writable
