@@ -40,6 +40,7 @@ fn open(dir: &Path, journal_max_bytes: u64) -> (Fs, Arc<Engine>) {
         checkpoint_interval: Duration::from_secs(3600),
         journal: JournalOptions { segment_bytes: SEGMENT_BYTES, spares: 1 },
         journal_max_bytes,
+        ballast_bytes: 0,
         ..EngineOptions::default()
     };
     let setup =

@@ -33,7 +33,7 @@ fn instance() -> TempDir {
 
 fn open(dir: &Path, opening: Opening) -> Fs {
     let checkpoint_interval = Duration::from_secs(3600);
-    open_with(dir, opening, EngineOptions { checkpoint_interval, ..EngineOptions::default() })
+    open_with(dir, opening, EngineOptions { checkpoint_interval, ballast_bytes: 0, ..EngineOptions::default() })
 }
 
 fn open_with(dir: &Path, opening: Opening, options: EngineOptions) -> Fs {
@@ -248,8 +248,11 @@ fn room_of_files_that_wait_to_be_purged_is_room() {
     let max = 1 << 20;
     let data = DataOptions { segment_bytes: 128 << 10, spares: 0, max_bytes: Some(max) };
     let checkpoint_interval = Duration::from_secs(3600);
-    let fs =
-        open_with(dir.path(), Opening::Fresh, EngineOptions { checkpoint_interval, data, ..EngineOptions::default() });
+    let fs = open_with(
+        dir.path(),
+        Opening::Fresh,
+        EngineOptions { checkpoint_interval, data, ballast_bytes: 0, ..EngineOptions::default() },
+    );
     let chunk = vec![7; 64 << 10];
     for round in 0..2 {
         let name = format!("file {round}");

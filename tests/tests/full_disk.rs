@@ -1,17 +1,19 @@
-//! A full disk below the state directory: ENOSPC, no hang, nothing acknowledged is lost, and it goes on with room again.
+//! A full disk below the state directory: ENOSPC, no hang, nothing acknowledged is lost, also not by a kill; removing goes on,
+//! and everything else with room again.
 
 use anyhow::{Context, Result, ensure};
 use cbfs_tests::bucket::StoreKind;
-use cbfs_tests::node::Node;
+use cbfs_tests::node::{Mounted, Node};
 use cbfs_tests::on_both_stores;
-use cbfs_tests::process::run_ok;
+use cbfs_tests::process::{run_ok, wait_until};
 use cbfs_tests::scenario::{Mount, Scenario, noise, write_durable};
 use cbfs_tests::serial::serial;
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -33,6 +35,19 @@ impl SmallDisk {
     fn grow(&self, size: &str) -> Result<()> {
         let options = format!("remount,size={size}");
         run_ok("mount", &["-o", &options, self.text()?], Duration::from_secs(10)).map(drop)
+    }
+
+    /// Somebody else takes the rest, to the last byte.
+    fn take_the_rest(&self) -> Result<()> {
+        let mut other = File::options().append(true).create(true).open(self.other())?;
+        while other.write(&[1; 4096]).is_ok() {}
+        let left = rustix::fs::statvfs(self.dir.path())?.f_bavail;
+        ensure!(left == 0, "vacuous: {left} blocks are left");
+        Ok(())
+    }
+
+    fn other(&self) -> PathBuf {
+        self.dir.path().join("somebody else's")
     }
 
     fn text(&self) -> Result<&str> {
@@ -76,6 +91,91 @@ fn a_full_disk_loses_nothing(kind: StoreKind) -> Result<()> {
     mount.unmount(&node)
 }
 
+/// The daemon dies where not one byte is left: the next one serves, and the mount lives on.
+#[test]
+fn a_daemon_that_dies_on_a_full_disk_is_followed() -> Result<()> {
+    let _turn = serial()?;
+    let scenario = Scenario::new(StoreKind::Directory, "followed")?;
+    let disk = SmallDisk::new("512m")?;
+    let node = Node::at(&disk.dir.path().join("state"), &scenario.bucket)?;
+    let mount = node.mount(&scenario.address, "mnt", &[])?;
+    let mut durable = BTreeMap::new();
+    fill(mount.dir(), &mut durable);
+    disk.take_the_rest()?;
+
+    for round in 0..3 {
+        mount.kill_daemon()?;
+        check(mount.dir(), &durable)
+            .with_context(|| format!("after kill -9 number {round}: {}", mount.log().unwrap_or_default()))?;
+        let refused = write_durable(&mount.path("more"), b"x").expect_err("a full disk takes a file");
+        ensure!(errno_of(&refused) == Some(Errno::NOSPC.raw_os_error()), "{refused:#}, not ENOSPC");
+        // Removing goes on, and what was removed before is not back.
+        let name = durable.keys().next().context("no file is left")?.clone();
+        fs::remove_file(mount.path(&name)).with_context(|| format!("remove {name}"))?;
+        durable.remove(&name);
+        disk.take_the_rest()?;
+    }
+    let status = node.cbfs(&["status", &scenario.address])?.success()?.stdout;
+    ensure!(status.contains("the local disk is full"), "the status says nothing of it:\n{status}");
+
+    fs::remove_file(disk.other())?;
+    // Of every segment so much that moving the rest together is worth it.
+    let names: Vec<String> = durable.keys().cloned().collect();
+    for name in names.into_iter().enumerate().filter(|(n, _)| n % 3 > 0).map(|(_, name)| name) {
+        fs::remove_file(mount.path(&name)).with_context(|| format!("remove {name}"))?;
+        durable.remove(&name);
+    }
+    await_room(&mount, &mut durable)?;
+    check(mount.dir(), &durable).context("with room again")?;
+    let status = node.cbfs(&["status", &scenario.address])?.success()?.stdout;
+    ensure!(!status.contains("the local disk is full"), "the status still says so:\n{status}");
+    mount.unmount(&node)
+}
+
+/// The mount is gone, too: a new one finds everything, and what is removed in it makes room enough.
+#[test]
+fn a_mount_on_a_full_disk_shows_everything_and_removing_makes_room() -> Result<()> {
+    let _turn = serial()?;
+    let scenario = Scenario::new(StoreKind::Directory, "removing")?;
+    let disk = SmallDisk::new("256m")?;
+    let node = Node::at(&disk.dir.path().join("state"), &scenario.bucket)?;
+    let mount = node.mount(&scenario.address, "mnt", &[])?;
+    let mut durable = BTreeMap::new();
+    fill(mount.dir(), &mut durable);
+    disk.take_the_rest()?;
+    mount.kill()?;
+
+    let mount = node.mount(&scenario.address, "mnt", &[])?;
+    check(mount.dir(), &durable).context("on the full disk")?;
+    let free = rustix::fs::statvfs(mount.dir())?.f_bavail;
+    ensure!(free == 0, "df shows {free} free blocks where nothing is taken");
+    let names: Vec<String> = durable.keys().cloned().collect();
+    for name in names.iter().skip(3) {
+        fs::remove_file(mount.path(name)).with_context(|| format!("remove {name}"))?;
+        durable.remove(name);
+    }
+    await_room(&mount, &mut durable)?;
+    check(mount.dir(), &durable).context("with room again")?;
+    mount.unmount(&node)?;
+    let mount = node.mount(&scenario.address, "mnt", &[])?;
+    check(mount.dir(), &durable).context("after another mount")?;
+    mount.unmount(&node)
+}
+
+/// Waits until a file is taken again.
+fn await_room(mount: &Mounted, durable: &mut BTreeMap<String, Vec<u8>>) -> Result<()> {
+    let content = vec![3; 100_000];
+    let taken = || Ok(write_durable(&mount.path("with room again"), &content).is_ok());
+    wait_until("there is room", Duration::from_secs(60), taken)
+        .with_context(|| format!("the daemon's log: {}", mount.log().unwrap_or_default()))?;
+    durable.insert("with room again".into(), content);
+    Ok(())
+}
+
+fn errno_of(error: &anyhow::Error) -> Option<i32> {
+    error.root_cause().downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error)
+}
+
 /// Writes incompressible files until one is refused three times; the errno of the last refusal.
 fn fill(dir: &Path, durable: &mut BTreeMap<String, Vec<u8>>) -> Option<i32> {
     let mut refusals = 0;
@@ -87,8 +187,7 @@ fn fill(dir: &Path, durable: &mut BTreeMap<String, Vec<u8>>) -> Option<i32> {
             Err(error) => {
                 refusals += 1;
                 if refusals == 3 {
-                    let cause = error.root_cause().downcast_ref::<std::io::Error>();
-                    return cause.and_then(std::io::Error::raw_os_error);
+                    return errno_of(&error);
                 }
             }
         }

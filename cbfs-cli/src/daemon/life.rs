@@ -72,7 +72,7 @@ async fn live(
     if let Err(failure) = &result
         && in_background
     {
-        tracing::error!(kind = %failure.kind, "{failure}");
+        tracing::error!(kind = %failure.kind, hint = failure.hint, "{failure}");
     }
     result
 }
@@ -128,8 +128,13 @@ async fn live_in(
     let (agent, requests) = match open_agent(&mut instance, &settings, &url, &mounted).await {
         Ok(opened) => opened,
         Err(failure) => {
+            let root = instance.dir().display().to_string();
             give_up(instance, &failure);
-            return Err(failure);
+            return Err(if failure.kind == FailureKind::NoSpace {
+                failure.with_hint(format!("nothing is lost: make room below {root}, then mount again"))
+            } else {
+                failure
+            });
         }
     };
     let opened = Opened { agent: Arc::clone(&agent), requests, instance, settings, url, mount_point, mounted, post };

@@ -345,6 +345,11 @@ impl DataStore {
         Ok(())
     }
 
+    /// Gives the room of segments that wait to be used again to the disk.
+    pub fn drop_spares(&self) -> Result<(), DataError> {
+        self.pool.drop_spares().map_err(DataError::from_io("remove a spare"))
+    }
+
     /// All segments but the one that is written now.
     pub fn sealed_segments(&self) -> Vec<SegmentNo> {
         self.sealed_sizes().into_iter().map(|(number, _)| number).collect()

@@ -1,6 +1,7 @@
 //! Committing a record: the journal first, then the overlay, under one short lock.
 
 use super::Engine;
+use super::shortage::Need;
 use crate::apply::{Draft, KnownName, apply};
 use crate::data::Room;
 use crate::error::{FsError, FsResult};
@@ -76,6 +77,9 @@ impl Engine {
     }
 
     fn store_bytes(&self, data: &[u8]) -> FsResult<PendingBytes<'_>> {
+        if self.ballast.is_away() {
+            return Err(FsError::NoSpace);
+        }
         let guard = self.stored_writes.read();
         let written: Result<Vec<BlobRef>, _> =
             data.chunks(WINDOW_BYTES as usize).map(|chunk| self.data.write(chunk)).collect();
@@ -86,7 +90,7 @@ impl Engine {
 
     /// Bytes that wait in the journal for the next checkpoint need a place too.
     fn is_full(&self) -> bool {
-        self.data.free_bytes(Room::Ordinary) == Some(0)
+        self.ballast.is_away() || self.data.free_bytes(Room::Ordinary) == Some(0)
     }
 
     /// [`Engine::run`] for a write.
@@ -96,6 +100,7 @@ impl Engine {
 
     pub(super) fn run_record(&self, record: &Record, names: &[KnownName]) -> FsResult<Xid> {
         self.check_writable()?;
+        let need = self.admit_op(&record.op)?;
         let body = encode(record)?;
         loop {
             let tiers = self.stack.load();
@@ -107,7 +112,9 @@ impl Engine {
                 // Its bytes would be in no tier, and their segment could go while a replay still asks for the record.
                 return Ok(self.journal.last());
             }
-            if let Some(xid) = self.commit(&body, active, &changes, record)? {
+            let commit = || self.commit(&body, active, &changes, record);
+            let committed = if need == Need::Room { commit() } else { self.insist(commit) };
+            if let Some(xid) = committed? {
                 return Ok(xid);
             }
         }

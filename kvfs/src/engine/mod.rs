@@ -7,6 +7,7 @@
 //! publish: the base moves up; layers that it contains are kept as a cache for a while, then removed
 //! ```
 
+mod ballast;
 mod changes;
 mod checkpoint;
 mod commit;
@@ -19,6 +20,7 @@ mod purge;
 mod reclaim;
 mod recovery;
 mod rewrite;
+mod shortage;
 mod snapshot;
 #[cfg(test)]
 mod testing;
@@ -67,6 +69,8 @@ pub struct EngineOptions {
     pub data: DataOptions,
     /// With less in the data segments of the open layer nobody looks for half-dead ones, bytes.
     pub compact_floor_bytes: u64,
+    /// Room on the host's disk that is held for the time when it is full, bytes; a sixteenth of the disk at most.
+    pub ballast_bytes: u64,
 }
 
 impl Default for EngineOptions {
@@ -80,6 +84,7 @@ impl Default for EngineOptions {
             journal_max_bytes: 1 << 30,
             data: DataOptions::default(),
             compact_floor_bytes: 512 << 20,
+            ballast_bytes: 64 << 20,
         }
     }
 }
@@ -169,6 +174,8 @@ pub struct Engine {
     room: Mutex<reclaim::Attempts>,
     /// Locked after the turn to checkpoint, never before it.
     compaction: Mutex<compact::Compaction>,
+    ballast: ballast::Ballast,
+    shortage_looks: shortage::Looks,
 }
 
 impl Engine {
@@ -257,7 +264,7 @@ impl Engine {
 impl Engine {
     /// Bytes that may still be written: what the host's disk has, within the limit of the data segments.
     pub fn free_bytes(&self) -> FsResult<u64> {
-        self.free_bytes_for(Room::Ordinary)
+        if self.ballast.is_away() { Ok(0) } else { self.free_bytes_for(Room::Ordinary) }
     }
 
     fn free_bytes_for(&self, room: Room) -> FsResult<u64> {

@@ -5,7 +5,7 @@
 //! kernel has let go of it.
 
 use super::Engine;
-use crate::error::FsResult;
+use crate::error::{FsError, FsResult};
 use crate::ids::Ino;
 use crate::op::{Op, Payload, Record};
 use crate::schema::key::Parts;
@@ -92,7 +92,14 @@ impl Engine {
 
     /// The end of what nobody holds, at the start of a new mount.
     pub(super) fn purge_orphans(&self) -> FsResult<()> {
-        self.orphans()?.chunks(GROUP).try_for_each(|group| self.purge_group(group.to_vec()))
+        self.orphans()?.chunks(GROUP).try_for_each(|group| match self.purge_group(group.to_vec()) {
+            // They go when there is room: a start is not refused for them.
+            Err(FsError::NoSpace) => {
+                self.purges.failed.lock().extend(group);
+                Ok(())
+            }
+            done => done,
+        })
     }
 
     fn purge(&self, group: Vec<Ino>) {

@@ -4,6 +4,7 @@
 //! whose bytes did not make it; what follows is void. Then everything is checkpointed once, and work begins. The page cache
 //! is not believed: a flush may have failed in an earlier life, and what it should have written be there only.
 
+use super::ballast::Ballast;
 use super::compact::Emptying;
 use super::{CommitState, Engine, EngineOptions, IDENTITY_ROW, InstanceDirs, checkpoint, publish, reclaim};
 use crate::apply::{Draft, apply};
@@ -60,13 +61,30 @@ pub enum Opening {
 impl Engine {
     /// Opens the instance that [`super::create_instance`] made, and starts its checkpointer.
     pub fn open(setup: EngineSetup) -> FsResult<Arc<Engine>> {
+        let ballast = || Ballast::open(setup.dirs.root(), setup.options.ballast_bytes);
+        let root = setup.dirs.root().display().to_string();
+        ballast().make_way_for_start().map_err(|error| FsError::os(&root, &error))?;
+        let base = Arc::clone(&setup.stack.load().base);
+        loop {
+            match Self::open_with(&setup, ballast()) {
+                // The layers of this attempt are closed before the next one opens them.
+                Err(FsError::NoSpace) if ballast().give_up() => {
+                    drop(setup.stack.swap(Tiers::read_only(Arc::clone(&base))));
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    fn open_with(setup: &EngineSetup, ballast: Ballast) -> FsResult<Arc<Engine>> {
         let EngineSetup { dirs, node, stack, owner, now, options, opening } = setup;
+        let (owner, now, options, opening) = (*owner, *now, *options, *opening);
         let missing = || FsError::io(format!("{}: the instance was never made completely", dirs.root().display()));
         let identity: super::EngineIdentity = node.get(IDENTITY_ROW)?.ok_or_else(missing)?;
         let base = Arc::clone(&stack.load().base);
         let layers = open_layers(&dirs.layers(), base.xid())?;
         let data = Arc::new(DataStore::open(&dirs.data(), options.data)?);
-        let mut replay = Replaying::begin(&dirs, &stack, (&data, identity.epoch), layers)?;
+        let mut replay = Replaying::begin(dirs, stack, (&data, identity.epoch), layers)?;
         replay.expect(opening);
         let at = JournalIdentity { fs: identity.fs, epoch: identity.epoch };
         let mut records = Journal::open(&dirs.journal(), at, replay.last, options.journal)?;
@@ -79,20 +97,24 @@ impl Engine {
         checkpoint::flush_spilled(&data)?;
         let journal = records.finish(replay.last)?;
         if !replay.overlay.is_empty() {
-            replay.checkpoint(None)?;
+            match replay.checkpoint(None) {
+                // The journal has it all, and the checkpointer tries again.
+                Err(FsError::NoSpace) if ballast.is_away() => tracing::warn!("no room for a checkpoint at the start"),
+                done => done?,
+            }
         }
         let (totals, next_ino, last) = (replay.totals, replay.next_ino, replay.last);
         let requests = replay.requests.clone();
         stack.swap(replay.into_tiers(base.xid(), options.published_kept)?);
         data.retain(&reclaim::named_segments(&stack.load()))?;
-        let consumers = super::consumers::Consumers::load(&node)?;
+        let consumers = super::consumers::Consumers::load(node)?;
         journal.hold(consumers.least());
         let engine = Arc::new(Engine {
-            dirs,
+            dirs: dirs.clone(),
             identity,
             options,
-            stack,
-            node,
+            stack: Arc::clone(stack),
+            node: Arc::clone(node),
             journal,
             consumers,
             data,
@@ -111,6 +133,8 @@ impl Engine {
             purges: super::purge::Purges::default(),
             room: Mutex::default(),
             compaction: Mutex::default(),
+            ballast,
+            shortage_looks: super::shortage::Looks::default(),
         });
         engine.begin(last == base.xid(), owner, now)?;
         match opening {
@@ -118,6 +142,7 @@ impl Engine {
             Opening::Resumed { .. } => engine.keep_orphans()?,
         }
         engine.flush()?;
+        engine.hold_ballast()?;
         Engine::start_worker(&engine)?;
         Engine::start_writeback(&engine)?;
         Ok(engine)

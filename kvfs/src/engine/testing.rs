@@ -24,7 +24,7 @@ pub(super) struct Instance {
 /// Small segments, and no checkpoint by itself.
 pub(super) fn options() -> EngineOptions {
     let data = DataOptions { segment_bytes: 128 << 10, spares: 0, max_bytes: None };
-    EngineOptions { data, checkpoint_interval: Duration::from_secs(3600), ..EngineOptions::default() }
+    EngineOptions { data, checkpoint_interval: Duration::from_secs(3600), ballast_bytes: 0, ..EngineOptions::default() }
 }
 
 impl Instance {

@@ -99,7 +99,7 @@ impl Engine {
         self.stop_worker();
         self.flush()?;
         self.freeze(None)?;
-        self.checkpoint_all()
+        self.insist(|| self.checkpoint_all())
     }
 
     /// Ends the checkpointer and nothing else: on disk stays what `kill -9` would leave.
@@ -181,9 +181,10 @@ fn checkpoint_loop(engine: &Weak<Engine>) {
                     engine.reclaim();
                 }
                 compact(&engine, Pieces::One);
+                engine.end_shortage();
             }
             Step::Checkpoint => {
-                let checkpoint = || engine.checkpoint_now();
+                let checkpoint = || engine.insist(|| engine.checkpoint_now());
                 // A panic in here must not leave writers waiting for a thread that is gone.
                 let result = catch_unwind(AssertUnwindSafe(checkpoint))
                     .unwrap_or_else(|_| Err(FsError::io("the checkpoint ended by a panic")));
@@ -195,6 +196,7 @@ fn checkpoint_loop(engine: &Weak<Engine>) {
                 } else {
                     compact(&engine, Pieces::Some);
                 }
+                engine.end_shortage();
                 since = Instant::now();
             }
         }

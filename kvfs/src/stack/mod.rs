@@ -74,8 +74,7 @@ pub struct Stack {
 impl Stack {
     /// A stack that only reads: a slave's.
     pub fn read_only(base: Arc<dyn Base>) -> Self {
-        let tiers = Tiers { active: None, frozen: Vec::new(), layers: Vec::new(), base, readers: Arc::default() };
-        Self { tiers: ArcSwap::from_pointee(tiers), locks: LockTable::default() }
+        Self { tiers: ArcSwap::from_pointee(Tiers::read_only(base)), locks: LockTable::default() }
     }
 
     /// Locks on its inodes.
@@ -95,6 +94,11 @@ impl Stack {
 }
 
 impl Tiers {
+    /// A base and nothing else.
+    pub fn read_only(base: Arc<dyn Base>) -> Self {
+        Self { active: None, frozen: Vec::new(), layers: Vec::new(), base, readers: Arc::default() }
+    }
+
     /// The same list once more, to be changed.
     pub fn duplicate(&self) -> Tiers {
         Tiers {

@@ -46,6 +46,7 @@ fn options() -> EngineOptions {
         published_kept: 1,
         journal: JournalOptions { segment_bytes: 256 << 10, spares: 1 },
         data: DataOptions { segment_bytes: 2 << 20, spares: 1, ..DataOptions::default() },
+        ballast_bytes: 0,
         ..EngineOptions::default()
     }
 }

@@ -65,6 +65,7 @@ fn options() -> EngineOptions {
         data: DataOptions { segment_bytes: 128 << 10, spares: 1, ..DataOptions::default() },
         // The steps say when.
         compact_floor_bytes: u64::MAX,
+        ballast_bytes: 0,
     }
 }
 

@@ -51,6 +51,7 @@ pub fn small_options(rng: &mut StdRng) -> EngineOptions {
         data: DataOptions { segment_bytes: 128 << 10, spares, ..DataOptions::default() },
         // In some rounds the checkpoint thread compacts by itself.
         compact_floor_bytes: if rng.random_bool(0.3) { 0 } else { u64::MAX },
+        ballast_bytes: 0,
     }
 }
 

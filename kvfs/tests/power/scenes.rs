@@ -26,6 +26,7 @@ fn options() -> EngineOptions {
         checkpoint_interval: Duration::from_secs(3600),
         journal: JournalOptions { segment_bytes: 32 << 10, spares: 0 },
         data: DataOptions { segment_bytes: 128 << 10, spares: 0, ..DataOptions::default() },
+        ballast_bytes: 0,
         ..EngineOptions::default()
     }
 }

@@ -297,6 +297,7 @@ impl Agent {
         let base_xid = state.base.as_ref().map_or(0, |base| base.xid);
         let read_only = engine.as_ref().and_then(|e| e.read_only_reason()).map(|reason| reason.to_string());
         let checkpoint = engine.as_ref().and_then(|e| e.problem()).map(|problem| format!("checkpoint: {problem}"));
+        let shortage = engine.as_ref().and_then(|e| e.shortage());
         AgentStatus {
             role: state.role,
             access,
@@ -306,7 +307,7 @@ impl Agent {
             xid: engine.as_ref().map_or(base_xid, |e| e.last_xid().0),
             persisted_xid: engine.as_ref().map_or(base_xid, |e| e.persisted_xid().0),
             store_reachable: state.store_reachable,
-            problem: read_only.or(checkpoint).or_else(|| state.problem.clone()),
+            problem: read_only.or(shortage).or(checkpoint).or_else(|| state.problem.clone()),
             queued: queued as u32,
         }
     }

@@ -41,6 +41,16 @@ impl Agent {
         })
     }
 
+    /// On a full disk the filesystem goes before the cache of what the bucket has anyway.
+    pub(super) fn give_way(&self) {
+        let wanted = self.fs.engine().and_then(|engine| engine.room_wanted());
+        if let Some(bytes) = wanted
+            && let Err(error) = self.proxy.ensure_disk(bytes)
+        {
+            tracing::debug!(%error, "cached objects do not make room enough");
+        }
+    }
+
     /// Waits until something has left. An outage is waited out: packing anew would send it all again.
     fn await_room(&self, snapshot: Uuid) -> Result<(), AgentError> {
         let staged = self.proxy.staged();

@@ -225,6 +225,9 @@ impl Agent {
         if matches!(duty, Duty::Follow | Duty::Evacuate) {
             return;
         }
+        if duty == Duty::Ship {
+            self.give_way();
+        }
         if let Err(error) = self.fulfil_wishes(duty) {
             tracing::warn!(%error, "a snapshot could not be cancelled yet");
         }

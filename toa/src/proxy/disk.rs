@@ -128,7 +128,7 @@ impl Proxy {
     }
 
     /// Makes sure that `needed` bytes are free on the disk, giving up cached files if it must.
-    pub(super) fn ensure_disk(&self, needed: u64) -> Result<(), ProxyError> {
+    pub fn ensure_disk(&self, needed: u64) -> Result<(), ProxyError> {
         let mut free = self.disk_free()?;
         if free < needed {
             let mut index = self.index.lock();

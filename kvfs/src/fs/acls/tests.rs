@@ -31,7 +31,8 @@ fn open(dir: &Path, acls: AclSupport, opening: Opening) -> Fs {
     let dirs = InstanceDirs::new(dir);
     let node = Arc::new(NodeStore::open(&dirs.node()).unwrap());
     let stack = Arc::new(Stack::read_only(Arc::new(EmptyBase)));
-    let options = EngineOptions { checkpoint_interval: Duration::from_secs(3600), ..EngineOptions::default() };
+    let options =
+        EngineOptions { checkpoint_interval: Duration::from_secs(3600), ballast_bytes: 0, ..EngineOptions::default() };
     let setup = EngineSetup { dirs, node, stack, owner: (0, 0), now: Time::default(), options, opening };
     Fs::new(Engine::open(setup).unwrap(), Arc::new(SystemClock)).with_acls(acls)
 }

@@ -1,0 +1,169 @@
+//! A file that holds room on the host's disk and nothing else (the idea and the word are CockroachDB's). It is given up when
+//! the disk is full and something has to be written all the same: a start, a checkpoint, the removal of a file. Half of it at a
+//! time: others write to the disk as well, and what they take of it is gone.
+
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// It takes no more than this part of the disk.
+const DISK_SHARE: u64 = 16;
+/// A start needs about so much; a ballast that is no larger goes as a whole.
+const START_BYTES: u64 = 4 << 20;
+
+/// See the module. Usable from several threads at once.
+#[derive(Debug)]
+pub(super) struct Ballast {
+    path: PathBuf,
+    bytes_max: u64,
+    /// It is not whole.
+    away: AtomicBool,
+}
+
+impl Ballast {
+    /// The one in the directory `root`, of `bytes_max` at most; 0 is none. Writes nothing: it may be away until
+    /// [`Ballast::restore`].
+    pub(super) fn open(root: &Path, bytes_max: u64) -> Self {
+        let ballast = Self { path: root.join("ballast"), bytes_max, away: AtomicBool::new(bytes_max > 0) };
+        let whole = ballast.bytes().unwrap_or(bytes_max);
+        if ballast.held() >= whole {
+            ballast.away.store(false, Ordering::Release);
+        }
+        ballast
+    }
+
+    /// Whether some of it was given up and is not back: what is left of that room is for what makes room.
+    pub(super) fn is_away(&self) -> bool {
+        self.away.load(Ordering::Acquire)
+    }
+
+    /// Gives half of its room to the disk; `false` if it has none to give.
+    pub(super) fn give_up(&self) -> bool {
+        let path = self.path.display();
+        let bytes = self.held();
+        if self.bytes_max == 0 || bytes == 0 {
+            return false;
+        }
+        self.away.store(true, Ordering::Release);
+        let left = if bytes > START_BYTES { bytes / 2 } else { 0 };
+        // Shortened, not removed: a directory may need a block for that.
+        if let Err(error) = OpenOptions::new().write(true).open(&self.path).and_then(|file| file.set_len(left)) {
+            tracing::warn!(%path, %error, "the ballast cannot be given up");
+            return false;
+        }
+        tracing::warn!(%path, given = bytes - left, left, "the local disk is full: ballast is given up");
+        true
+    }
+
+    /// Before a start: gives its room up if the disk has next to nothing left.
+    pub(super) fn make_way_for_start(&self) -> io::Result<()> {
+        if self.bytes_max > 0 && self.disk_free()? < START_BYTES {
+            self.give_up();
+        }
+        Ok(())
+    }
+
+    /// Takes the room back if the disk has it and a quarter more, so that it is not given up again at once; whether it is back.
+    pub(super) fn restore(&self) -> io::Result<bool> {
+        if !self.is_away() {
+            return Ok(false);
+        }
+        if self.disk_free()? + self.held() < self.wanted()? {
+            return Ok(false);
+        }
+        let bytes = self.bytes()?;
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&self.path)?;
+        match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+            Ok(()) => {}
+            // There is none on such a filesystem, and so it is never missing.
+            Err(error) if is_unsupported(error) => tracing::debug!(%error, "no ballast on this filesystem"),
+            Err(error) => return undo(&file, error.into()),
+        }
+        self.away.store(false, Ordering::Release);
+        Ok(true)
+    }
+
+    /// Bytes that it has now.
+    fn held(&self) -> u64 {
+        self.path.metadata().map_or(0, |meta| meta.len())
+    }
+
+    /// So many bytes must be free for it to come back.
+    pub(super) fn wanted(&self) -> io::Result<u64> {
+        self.bytes().map(|bytes| bytes + bytes / 4)
+    }
+
+    /// Bytes that it has when it is there: less on a small disk.
+    fn bytes(&self) -> io::Result<u64> {
+        let disk = self.disk()?;
+        Ok(self.bytes_max.min(disk.f_blocks.saturating_mul(disk.f_frsize) / DISK_SHARE))
+    }
+
+    fn disk_free(&self) -> io::Result<u64> {
+        let disk = self.disk()?;
+        // Some blocks are kept for root.
+        let blocks = if rustix::process::geteuid().is_root() { disk.f_bfree } else { disk.f_bavail };
+        Ok(blocks.saturating_mul(disk.f_frsize))
+    }
+
+    fn disk(&self) -> io::Result<rustix::fs::StatVfs> {
+        Ok(statvfs(self.path.parent().unwrap_or(Path::new(".")))?)
+    }
+}
+
+/// A part of it would be taken for all of it.
+fn undo(file: &File, error: io::Error) -> io::Result<bool> {
+    file.set_len(0)?;
+    if error.kind() == io::ErrorKind::StorageFull { Ok(false) } else { Err(error) }
+}
+
+fn is_unsupported(error: rustix::io::Errno) -> bool {
+    use rustix::io::Errno;
+    matches!(error, Errno::OPNOTSUPP | Errno::NOSYS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_room_goes_and_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let size = || dir.path().join("ballast").metadata().unwrap().len();
+        let ballast = Ballast::open(dir.path(), 1 << 20);
+        assert!(ballast.is_away(), "nobody has made it yet");
+        assert!(!ballast.give_up(), "it has nothing to give");
+        assert!(ballast.restore().unwrap());
+        assert!(!ballast.is_away());
+        assert_eq!(size(), 1 << 20);
+
+        assert!(!Ballast::open(dir.path(), 1 << 20).is_away(), "the next process finds it");
+        assert!(ballast.give_up());
+        assert!(ballast.is_away());
+        assert_eq!(size(), 0);
+        assert!(Ballast::open(dir.path(), 1 << 20).is_away(), "the next process misses it");
+        assert!(ballast.restore().unwrap());
+
+        let larger = Ballast::open(dir.path(), 16 << 20);
+        assert!(larger.is_away(), "what is there is not all of it");
+        assert!(larger.restore().unwrap());
+        for left in [8 << 20, 4 << 20, 0] {
+            assert!(larger.give_up());
+            assert_eq!(size(), left);
+            assert!(larger.is_away());
+        }
+        assert!(!larger.give_up(), "it has nothing more to give");
+    }
+
+    #[test]
+    fn none_is_never_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let ballast = Ballast::open(dir.path(), 0);
+        assert!(!ballast.is_away());
+        assert!(!ballast.give_up());
+        assert!(!ballast.restore().unwrap());
+        assert!(!dir.path().join("ballast").exists());
+    }
+}
