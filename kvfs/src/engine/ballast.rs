@@ -2,6 +2,7 @@
 //! the disk is full and something has to be written all the same: a start, a checkpoint, the removal of a file. Half of it at a
 //! time: others write to the disk as well, and what they take of it is gone.
 
+use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -20,13 +21,20 @@ pub(super) struct Ballast {
     bytes_max: u64,
     /// It is not whole.
     away: AtomicBool,
+    /// Who gives up or restores.
+    turn: Mutex<()>,
 }
 
 impl Ballast {
     /// The one in the directory `root`, of `bytes_max` at most; 0 is none. Writes nothing: it may be away until
     /// [`Ballast::restore`].
     pub(super) fn open(root: &Path, bytes_max: u64) -> Self {
-        let ballast = Self { path: root.join("ballast"), bytes_max, away: AtomicBool::new(bytes_max > 0) };
+        let ballast = Self {
+            path: root.join("ballast"),
+            bytes_max,
+            away: AtomicBool::new(bytes_max > 0),
+            turn: Mutex::default(),
+        };
         let whole = ballast.bytes().unwrap_or(bytes_max);
         if ballast.held() >= whole {
             ballast.away.store(false, Ordering::Release);
@@ -42,6 +50,7 @@ impl Ballast {
     /// Gives half of its room to the disk; `false` if it has none to give.
     pub(super) fn give_up(&self) -> bool {
         let path = self.path.display();
+        let _turn = self.turn.lock();
         let bytes = self.held();
         if self.bytes_max == 0 || bytes == 0 {
             return false;
@@ -67,6 +76,7 @@ impl Ballast {
 
     /// Takes the room back if the disk has it and a quarter more, so that it is not given up again at once; whether it is back.
     pub(super) fn restore(&self) -> io::Result<bool> {
+        let _turn = self.turn.lock();
         if !self.is_away() {
             return Ok(false);
         }
@@ -88,6 +98,11 @@ impl Ballast {
     /// Bytes that it has now.
     fn held(&self) -> u64 {
         self.path.metadata().map_or(0, |meta| meta.len())
+    }
+
+    /// Goes on without one.
+    pub(super) fn do_without(&self) {
+        self.away.store(false, Ordering::Release);
     }
 
     /// So many bytes must be free for it to come back.
@@ -116,7 +131,11 @@ impl Ballast {
 /// A part of it would be taken for all of it.
 fn undo(file: &File, error: io::Error) -> io::Result<bool> {
     file.set_len(0)?;
-    if error.kind() == io::ErrorKind::StorageFull { Ok(false) } else { Err(error) }
+    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        Ok(false)
+    } else {
+        Err(error)
+    }
 }
 
 fn is_unsupported(error: rustix::io::Errno) -> bool {

@@ -18,6 +18,10 @@ use std::sync::atomic::Ordering;
 /// Inline bytes that a window may keep in LMDB; more go to a data segment.
 const WINDOW_INLINE_BYTES_MAX: usize = 1024;
 
+/// What a checkpoint writes to data segments is flushed whenever it is so much, bytes: whoever calls fsync meanwhile waits for one such
+/// piece at most, and the disk has no more before it.
+const FLUSH_PIECE_BYTES: u64 = 2 << 20;
+
 /// Bytes that a checkpoint moves out of segments which are being emptied, about.
 const RELOCATED_BYTES_MAX: u64 = 32 << 20;
 
@@ -73,7 +77,8 @@ impl Engine {
     fn prepare(&self, top: &Layer, overlay: &Overlay) -> FsResult<Vec<Found>> {
         let mut compaction = self.compaction.lock();
         compaction.follow(top.meta().number);
-        prepare(&self.data, overlay, compaction.emptying())
+        let flush = || flush_spilled(&self.data).map_err(|error| self.poison(error));
+        prepare(&self.data, overlay, compaction.emptying(), &flush)
     }
 
     fn checkpoint_one(&self, frozen: &Arc<Frozen>) -> FsResult<()> {
@@ -117,9 +122,14 @@ pub(super) fn open_next(layers: &Path, sealed: &Layer) -> FsResult<Layer> {
 }
 
 /// The entries of an overlay in key order, with most inline bytes moved to data segments, and what lies in segments that are
-/// being emptied moved to others. Done once for a checkpoint, however often its transaction is tried: every time would fill
-/// the disk with another copy.
-pub(super) fn prepare(data: &DataStore, overlay: &Overlay, emptying: &mut Emptying) -> FsResult<Vec<Found>> {
+/// being emptied moved to others; `flush` flushes what was written so far, the last of it is the caller's. Done once for a
+/// checkpoint, however often its transaction is tried: every time would fill the disk with another copy.
+pub(super) fn prepare(
+    data: &DataStore,
+    overlay: &Overlay,
+    emptying: &mut Emptying,
+    flush: &dyn Fn() -> FsResult<()>,
+) -> FsResult<Vec<Found>> {
     let mut entries = overlay.entries();
     let mut relocated = 0;
     for (_, (_, value)) in &mut entries {
@@ -131,6 +141,9 @@ pub(super) fn prepare(data: &DataStore, overlay: &Overlay, emptying: &mut Emptyi
         // What is left moves with a later pass: writers wait for a checkpoint.
         if relocated < RELOCATED_BYTES_MAX {
             relocated += emptying.relocate(data, window)?.bytes;
+        }
+        if data.unflushed_bytes() >= FLUSH_PIECE_BYTES {
+            flush()?;
         }
     }
     Ok(entries)
@@ -156,4 +169,36 @@ pub(super) fn write(top: &Layer, entries: &[Found], mark: &CheckpointMark) -> Fs
 pub(super) fn flush_spilled(data: &DataStore) -> FsResult<()> {
     fail::fail_point!("kvfs::checkpoint::unflushed", |_| Ok(()));
     Ok(data.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::testing::{Instance, options};
+    use std::cell::Cell;
+
+    /// Whoever calls fsync waits for what is flushed at a time: not for all that a checkpoint writes.
+    #[test]
+    fn what_a_checkpoint_writes_is_flushed_in_pieces() {
+        let instance = Instance::new(options());
+        let engine = &instance.engine;
+        let files = 600;
+        for n in 0..files {
+            let file = instance.make(&format!("file {n}"));
+            instance.write(file, 0, &[n as u8; 16 << 10]);
+            // Not in bulk, so that the bytes are in the records.
+            engine.sync().unwrap();
+        }
+        let (flushes, most) = (Cell::new(0), Cell::new(0));
+        let flush = || {
+            flushes.set(flushes.get() + 1);
+            most.set(most.get().max(engine.data.unflushed_bytes()));
+            Ok(engine.data.flush()?)
+        };
+        let overlay = engine.active().unwrap();
+        let entries = prepare(&engine.data, &overlay, &mut Emptying::default(), &flush).unwrap();
+        assert!(entries.len() >= 2 * files, "vacuous");
+        assert!(flushes.get() >= 4, "{} flushes of 9.4 MiB", flushes.get());
+        assert!(most.get() < FLUSH_PIECE_BYTES + (1 << 20), "{} bytes at a time", most.get());
+    }
 }

@@ -142,7 +142,7 @@ impl Engine {
             Opening::Resumed { .. } => engine.keep_orphans()?,
         }
         engine.flush()?;
-        engine.hold_ballast()?;
+        engine.hold_ballast();
         Engine::start_worker(&engine)?;
         Engine::start_writeback(&engine)?;
         Ok(engine)
@@ -281,7 +281,9 @@ impl<'a> Replaying<'a> {
         let (applied, ino_end, totals) = (self.last, self.next_ino, self.totals);
         let requests = self.requests.clone();
         let ends = seal.is_some();
-        let entries = checkpoint::prepare(self.data, &self.overlay, &mut Emptying::default())?;
+        let entries = checkpoint::prepare(self.data, &self.overlay, &mut Emptying::default(), &|| {
+            checkpoint::flush_spilled(self.data)
+        })?;
         checkpoint::flush_spilled(self.data)?;
         checkpoint::write(&top, &entries, &CheckpointMark { applied, ino_end, totals, requests, seal })?;
         if ends {

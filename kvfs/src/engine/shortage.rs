@@ -76,13 +76,16 @@ impl Engine {
         }
     }
 
-    /// At a start: without room for the ballast there is a shortage from the beginning.
-    pub(super) fn hold_ballast(&self) -> FsResult<()> {
-        self.restore_ballast()?;
+    /// At a start: without room for the ballast there is a shortage from the beginning. Whatever else is wrong with it keeps
+    /// nobody from mounting.
+    pub(super) fn hold_ballast(&self) {
+        if let Err(error) = self.restore_ballast() {
+            tracing::warn!(%error, "the ballast cannot be made: going on without");
+            self.ballast.do_without();
+        }
         if let Some(shortage) = self.shortage() {
             tracing::warn!("{shortage}");
         }
-        Ok(())
     }
 
     fn restore_ballast(&self) -> FsResult<bool> {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +35,9 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Makes the bytes and the length durable (`fdatasync`).
     fn sync(&self) -> io::Result<()>;
+    /// A hint: the host may begin to write these bytes to the disk now, so that a later [`DiskFile::sync`] finds little to do and
+    /// nobody else's waits behind it.
+    fn start_writeback(&self, offset: u64, len: u64);
     /// Lets go of what the page cache holds and believes to be on the disk: the next reads come from the disk. After a
     /// failed flush that is not the same.
     fn forget_cache(&self) -> io::Result<()>;
@@ -125,6 +129,14 @@ impl DiskFile for HostFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    fn start_writeback(&self, offset: u64, len: u64) {
+        // What is dirty begins its way to the disk and stays in the cache; `sync_file_range` says the same more clearly, and needs
+        // `unsafe`.
+        if let Err(error) = rustix::fs::fadvise(&self.0, offset, NonZeroU64::new(len), rustix::fs::Advice::DontNeed) {
+            tracing::trace!(%error, "fadvise");
+        }
     }
 
     fn forget_cache(&self) -> io::Result<()> {

@@ -320,6 +320,7 @@ fn fill(shared: &Shared, number: u64) -> io::Result<bool> {
         }
         let len = FILL_CHUNK_BYTES.min(size - at);
         file.write_at(zeros.get(..len as usize).unwrap_or_default(), at)?;
+        file.start_writeback(at, len);
         at += len;
         let state = shared.state.lock();
         let occupied = state.spares.values().sum::<u64>() + at;

@@ -330,6 +330,8 @@ impl DiskFile for SimFile {
         Ok(())
     }
 
+    fn start_writeback(&self, _offset: u64, _len: u64) {}
+
     fn forget_cache(&self) -> io::Result<()> {
         let mut state = self.disk.0.lock();
         state.alive()?;

@@ -3,6 +3,7 @@
 
 use super::MIXED_FRAME_RAW_BYTES;
 use super::error::PackError;
+use super::writeback::Writeback;
 use kvfs::ids::PackNo;
 use kvfs::schema::FrameRef;
 use std::collections::VecDeque;
@@ -244,6 +245,7 @@ struct FrameFile {
     compressor: Compressor<'static>,
     hasher: blake3::Hasher,
     size: u64,
+    writeback: Writeback,
     /// The compressed frame; kept for the next one.
     stored: Vec<u8>,
 }
@@ -255,7 +257,16 @@ impl FrameFile {
         compressor.set_parameter(CParameter::ChecksumFlag(true)).map_err(PackError::io(path))?;
         compressor.set_parameter(CParameter::ContentSizeFlag(true)).map_err(PackError::io(path))?;
         let (hasher, stored) = (blake3::Hasher::new(), Vec::new());
-        Ok(Self { pack, path: path.to_owned(), file, compressor, hasher, size: 0, stored })
+        Ok(Self {
+            pack,
+            path: path.to_owned(),
+            file,
+            compressor,
+            hasher,
+            size: 0,
+            writeback: Writeback::default(),
+            stored,
+        })
     }
 
     fn close(&mut self, raw: &[u8]) -> Result<FrameRef, PackError> {
@@ -279,6 +290,7 @@ impl FrameFile {
         self.file.write_all(bytes).map_err(PackError::io(&self.path))?;
         self.hasher.update(bytes);
         self.size += bytes.len() as u64;
+        self.writeback.written_up_to(&self.file, self.size);
         Ok(())
     }
 }

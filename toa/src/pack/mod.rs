@@ -6,6 +6,7 @@
 mod error;
 mod frames;
 mod reader;
+mod writeback;
 mod writer;
 
 pub use crate::tar::{Member, MemberKind, Range};

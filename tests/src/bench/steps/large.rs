@@ -26,6 +26,13 @@ pub(super) fn write(place: &Path, workload: &Workload) -> Result<Duration> {
     })
 }
 
+/// So often the file is read from the page cache: one pass takes a tenth of a second, in which anything may come between.
+pub(super) const WARM_PASSES: usize = 8;
+
+pub(super) fn read_warm(place: &Path, workload: &Workload) -> Result<Duration> {
+    (0..WARM_PASSES).map(|_| read(place, workload)).sum()
+}
+
 pub(super) fn read(place: &Path, workload: &Workload) -> Result<Duration> {
     let mut buffer = vec![0; CHUNK_BYTES];
     timed(|| {

@@ -143,10 +143,15 @@ pub const STEPS: &[Step] = &[
         .mebibytes()
         .cold()
         .needs(&["write"]),
-    Step::new((LARGE, "read-warm", "warm sequential read"), |w| w.large_mib, large::read, &[Limit::new(NULL, 1.1)])
-        .mebibytes()
-        .needs(&["write"])
-        .after(|place, workload| large::read(place, workload).map(drop)),
+    Step::new(
+        (LARGE, "read-warm", "warm sequential read"),
+        |w| w.large_mib * large::WARM_PASSES,
+        large::read_warm,
+        &[Limit::new(NULL, 1.1)],
+    )
+    .mebibytes()
+    .needs(&["write"])
+    .after(|place, workload| large::read(place, workload).map(drop)),
     Step::new((LARGE, "random-read", "random 4 KiB reads, warm"), |w| w.random, large::read_random, NULL_1_3)
         .needs(&["write"]),
     Step::new(

@@ -77,6 +77,8 @@ impl DiskFile for MemoryFile {
         Ok(())
     }
 
+    fn start_writeback(&self, _offset: u64, _len: u64) {}
+
     fn forget_cache(&self) -> io::Result<()> {
         Ok(())
     }
