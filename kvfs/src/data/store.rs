@@ -345,9 +345,16 @@ impl DataStore {
         Ok(())
     }
 
-    /// Gives the room of segments that wait to be used again to the disk.
+    /// Gives the room of segments that wait to be used again to the disk; none are prepared until [`DataStore::allow_spares`].
     pub fn drop_spares(&self) -> Result<(), DataError> {
-        self.pool.drop_spares().map_err(DataError::from_io("remove a spare"))
+        self.pool.set_room(0).map_err(DataError::from_io("remove a spare"))
+    }
+
+    /// The end of [`DataStore::drop_spares`].
+    pub fn allow_spares(&self) -> Result<(), DataError> {
+        let segments = self.segments.lock();
+        let room = self.options.max_bytes.map_or(u64::MAX, |max| max.saturating_sub(segments.used));
+        self.pool.set_room(room).map_err(DataError::from_io("remove a spare"))
     }
 
     /// All segments but the one that is written now.

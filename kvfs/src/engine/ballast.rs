@@ -4,7 +4,7 @@
 
 use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
-use std::fs::{File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,19 +26,13 @@ pub(super) struct Ballast {
 }
 
 impl Ballast {
-    /// The one in the directory `root`, of `bytes_max` at most; 0 is none. Writes nothing: it may be away until
-    /// [`Ballast::restore`].
+    /// The one in the directory `root`, of `bytes_max` at most; 0 is none. Writes nothing. One that an earlier process has given
+    /// up is away; one that never was is not.
     pub(super) fn open(root: &Path, bytes_max: u64) -> Self {
-        let ballast = Self {
-            path: root.join("ballast"),
-            bytes_max,
-            away: AtomicBool::new(bytes_max > 0),
-            turn: Mutex::default(),
-        };
-        let whole = ballast.bytes().unwrap_or(bytes_max);
-        if ballast.held() >= whole {
-            ballast.away.store(false, Ordering::Release);
-        }
+        let (path, turn) = (root.join("ballast"), Mutex::default());
+        let ballast = Self { path, bytes_max, away: AtomicBool::default(), turn };
+        let is_away = ballast.path.exists() && ballast.held() < ballast.bytes().unwrap_or(bytes_max);
+        ballast.away.store(is_away, Ordering::Release);
         ballast
     }
 
@@ -74,29 +68,41 @@ impl Ballast {
         Ok(())
     }
 
-    /// Takes the room back if the disk has it and a quarter more, so that it is not given up again at once; whether it is back.
+    /// Makes it, or takes its room back, if the disk has that and a quarter more, so that it is not given up again at once;
+    /// whether it is whole now and was not.
     pub(super) fn restore(&self) -> io::Result<bool> {
         let _turn = self.turn.lock();
-        if !self.is_away() {
+        let (bytes, held) = (self.bytes()?, self.held());
+        if held >= bytes || self.disk_free()? + held < self.wanted()? {
             return Ok(false);
         }
-        if self.disk_free()? + self.held() < self.wanted()? {
-            return Ok(false);
-        }
-        let bytes = self.bytes()?;
+        let was_there = self.path.exists();
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&self.path)?;
         match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
             Ok(()) => {}
             // There is none on such a filesystem, and so it is never missing.
-            Err(error) if is_unsupported(error) => tracing::debug!(%error, "no ballast on this filesystem"),
-            Err(error) => return undo(&file, error.into()),
+            Err(error) if is_unsupported(error) => {
+                tracing::debug!(%error, "no ballast on this filesystem");
+                fs::remove_file(&self.path)?;
+            }
+            Err(error) => {
+                // A part of it would be taken for more than there was.
+                if was_there {
+                    file.set_len(held)?;
+                } else {
+                    fs::remove_file(&self.path)?;
+                }
+                let error = io::Error::from(error);
+                let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+                return if is_full { Ok(false) } else { Err(error) };
+            }
         }
         self.away.store(false, Ordering::Release);
         Ok(true)
     }
 
     /// Bytes that it has now.
-    fn held(&self) -> u64 {
+    pub(super) fn held(&self) -> u64 {
         self.path.metadata().map_or(0, |meta| meta.len())
     }
 
@@ -128,16 +134,6 @@ impl Ballast {
     }
 }
 
-/// A part of it would be taken for all of it.
-fn undo(file: &File, error: io::Error) -> io::Result<bool> {
-    file.set_len(0)?;
-    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-        Ok(false)
-    } else {
-        Err(error)
-    }
-}
-
 fn is_unsupported(error: rustix::io::Errno) -> bool {
     use rustix::io::Errno;
     matches!(error, Errno::OPNOTSUPP | Errno::NOSYS)
@@ -152,8 +148,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let size = || dir.path().join("ballast").metadata().unwrap().len();
         let ballast = Ballast::open(dir.path(), 1 << 20);
-        assert!(ballast.is_away(), "nobody has made it yet");
+        assert!(!ballast.is_away(), "nobody has given it up");
         assert!(!ballast.give_up(), "it has nothing to give");
+        assert!(!ballast.is_away(), "and nothing is missing");
         assert!(ballast.restore().unwrap());
         assert!(!ballast.is_away());
         assert_eq!(size(), 1 << 20);

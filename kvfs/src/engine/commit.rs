@@ -51,6 +51,9 @@ impl Engine {
     /// into data segments. Small ones that come in bulk, with no fsync among them, go into data segments too: nobody
     /// waits for a second flush, and they are written once and not twice. Holds no lock on inodes.
     pub fn place_bytes(&self, data: &[u8]) -> FsResult<PendingBytes<'_>> {
+        if self.ballast.is_away() {
+            return Err(FsError::NoSpace);
+        }
         let unsynced = self.unsynced_bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
         let is_bulk = unsynced > BULK_BYTES && data.len() > BULK_INLINE_BYTES_MAX;
         if data.len() <= INLINE_BYTES_MAX && !is_bulk {
@@ -77,9 +80,6 @@ impl Engine {
     }
 
     fn store_bytes(&self, data: &[u8]) -> FsResult<PendingBytes<'_>> {
-        if self.ballast.is_away() {
-            return Err(FsError::NoSpace);
-        }
         let guard = self.stored_writes.read();
         let written: Result<Vec<BlobRef>, _> =
             data.chunks(WINDOW_BYTES as usize).map(|chunk| self.data.write(chunk)).collect();
@@ -90,7 +90,7 @@ impl Engine {
 
     /// Bytes that wait in the journal for the next checkpoint need a place too.
     fn is_full(&self) -> bool {
-        self.ballast.is_away() || self.data.free_bytes(Room::Ordinary) == Some(0)
+        self.data.free_bytes(Room::Ordinary) == Some(0)
     }
 
     /// [`Engine::run`] for a write.

@@ -86,6 +86,7 @@ impl Engine {
         let data = Arc::new(DataStore::open(&dirs.data(), options.data)?);
         let mut replay = Replaying::begin(dirs, stack, (&data, identity.epoch), layers)?;
         replay.expect(opening);
+        replay.room = if ballast.is_away() { StartRoom::Short } else { StartRoom::Enough };
         let at = JournalIdentity { fs: identity.fs, epoch: identity.epoch };
         let mut records = Journal::open(&dirs.journal(), at, replay.last, options.journal)?;
         while let Some((xid, body)) = records.next()? {
@@ -96,12 +97,8 @@ impl Engine {
         // The journal's new segment says that everything up to here is durable.
         checkpoint::flush_spilled(&data)?;
         let journal = records.finish(replay.last)?;
-        if !replay.overlay.is_empty() {
-            match replay.checkpoint(None) {
-                // The journal has it all, and the checkpointer tries again.
-                Err(FsError::NoSpace) if ballast.is_away() => tracing::warn!("no room for a checkpoint at the start"),
-                done => done?,
-            }
+        if !replay.overlay.is_empty() && replay.room == StartRoom::Enough {
+            replay.checkpoint(None)?;
         }
         let (totals, next_ino, last) = (replay.totals, replay.next_ino, replay.last);
         let requests = replay.requests.clone();
@@ -177,6 +174,16 @@ struct Replaying<'a> {
     totals: Totals,
     requests: DoneRequests,
     opening: Opening,
+    room: StartRoom,
+}
+
+/// What the disk has for a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StartRoom {
+    Enough,
+    /// The ballast is away: only what must be written is. The journal has the rest, which stays in memory, and the
+    /// checkpointer brings it into LMDB.
+    Short,
 }
 
 /// Memory that a replay may fill before it checkpoints, bytes.
@@ -197,8 +204,9 @@ impl<'a> Replaying<'a> {
         }
         let (data, epoch) = local;
         let (last, next_ino, totals, requests) = (meta.applied, meta.ino_end, meta.totals, meta.requests);
-        let (overlay, opening) = (Arc::default(), Opening::Fresh);
-        let replaying = Self { dirs, stack, data, epoch, overlay, layers, last, next_ino, totals, requests, opening };
+        let (overlay, opening, room) = (Arc::default(), Opening::Fresh, StartRoom::Enough);
+        let replaying =
+            Self { dirs, stack, data, epoch, overlay, layers, last, next_ino, totals, requests, opening, room };
         replaying.show();
         Ok(replaying)
     }
@@ -252,7 +260,7 @@ impl<'a> Replaying<'a> {
                 let epoch = self.epoch;
                 self.checkpoint(Some(Seal { request, epoch }))?;
             }
-            _ if self.overlay.bytes() > REPLAY_BYTES_MAX => self.checkpoint(None)?,
+            _ if self.overlay.bytes() > REPLAY_BYTES_MAX && self.room == StartRoom::Enough => self.checkpoint(None)?,
             _ => {}
         }
         Ok(true)
@@ -281,9 +289,12 @@ impl<'a> Replaying<'a> {
         let (applied, ino_end, totals) = (self.last, self.next_ino, self.totals);
         let requests = self.requests.clone();
         let ends = seal.is_some();
-        let entries = checkpoint::prepare(self.data, &self.overlay, &mut Emptying::default(), &|| {
-            checkpoint::flush_spilled(self.data)
-        })?;
+        let flush = || checkpoint::flush_spilled(self.data);
+        let entries = match self.room {
+            StartRoom::Enough => checkpoint::prepare(self.data, &self.overlay, &mut Emptying::default(), &flush)?,
+            // An attempt that fails would leave copies in data segments for the next one to trip over.
+            StartRoom::Short => self.overlay.entries(),
+        };
         checkpoint::flush_spilled(self.data)?;
         checkpoint::write(&top, &entries, &CheckpointMark { applied, ino_end, totals, requests, seal })?;
         if ends {

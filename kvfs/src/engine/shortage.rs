@@ -10,18 +10,23 @@ use std::time::{Duration, Instant};
 /// Room for the ballast is looked for so often.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// When somebody last looked for room for the ballast.
+/// Of so many looks, one makes room itself: with checkpoints and a search through the open layer.
+const LOOKS_FOR_EACH_SEARCH: u64 = 10;
+
+/// When somebody last looked for room for the ballast, and how often so far.
 #[derive(Debug, Default)]
-pub(super) struct Looks(Mutex<Option<Instant>>);
+pub(super) struct Looks(Mutex<(Option<Instant>, u64)>);
 
 impl Looks {
-    fn is_due(&self) -> bool {
-        let mut last = self.0.lock();
-        let is_due = last.is_none_or(|then| then.elapsed() >= LOOK_INTERVAL);
-        if is_due {
-            *last = Some(Instant::now());
+    /// The number of this look, if it is due.
+    fn next(&self) -> Option<u64> {
+        let mut looks = self.0.lock();
+        if looks.0.is_some_and(|then| then.elapsed() < LOOK_INTERVAL) {
+            return None;
         }
-        is_due
+        let number = looks.1;
+        *looks = (Some(Instant::now()), number + 1);
+        Some(number)
     }
 }
 
@@ -38,7 +43,10 @@ impl Engine {
 
     /// Bytes that must be free on the disk for the shortage to end, if there is one.
     pub fn room_wanted(&self) -> Option<u64> {
-        if self.ballast.is_away() { self.ballast.wanted().ok() } else { None }
+        if !self.ballast.is_away() {
+            return None;
+        }
+        self.ballast.wanted().ok().map(|bytes| bytes.saturating_sub(self.ballast.held()))
     }
 
     /// Does what has to be done, on a full disk with the ballast's room.
@@ -60,15 +68,21 @@ impl Engine {
     /// The end of the shortage, if there is room for the ballast again. Nothing is kept from it: no spare segment, no cached layer,
     /// no half-dead segment.
     pub(super) fn end_shortage(&self) {
-        if !self.ballast.is_away() || !self.shortage_looks.is_due() {
+        if !self.ballast.is_away() {
             return;
         }
-        // Whoever needs room is refused before a write could look for some.
-        self.make_room();
+        let Some(look) = self.shortage_looks.next() else { return };
+        if look.is_multiple_of(LOOKS_FOR_EACH_SEARCH) {
+            // Whoever needs room is refused, and does not look for some.
+            self.make_room();
+        }
         let done = self.data.drop_spares().map_err(FsError::from).and_then(|()| self.restore_ballast());
         match done {
             Ok(true) => {
                 tracing::info!("there is room on the local disk again");
+                if let Err(error) = self.data.allow_spares() {
+                    tracing::warn!(%error, "spare segments");
+                }
                 self.notify();
             }
             Ok(false) => {}
@@ -76,8 +90,8 @@ impl Engine {
         }
     }
 
-    /// At a start: without room for the ballast there is a shortage from the beginning. Whatever else is wrong with it keeps
-    /// nobody from mounting.
+    /// At a start. If it was given up and there is no room for it, there is a shortage from the beginning; if there never was one,
+    /// it goes without. Whatever else is wrong with it keeps nobody from mounting.
     pub(super) fn hold_ballast(&self) {
         if let Err(error) = self.restore_ballast() {
             tracing::warn!(%error, "the ballast cannot be made: going on without");

@@ -50,12 +50,13 @@ impl Engine {
         let time = request.requested;
         let record = Record { time, op: Op::Snapshot(request), payload: Payload::None, requested: None };
         let body = super::commit::encode(&record)?;
-        let xid = {
+        // What is published needs no room any more.
+        let xid = self.insist(|| {
             let state = self.commit.lock();
             let xid = self.journal.append(&body).map_err(FsError::from)?;
-            self.freeze_at(xid, &state, Some(seal))?;
-            xid
-        };
+            self.freeze_at(xid, &state, Some(seal.clone()))?;
+            Ok(xid)
+        })?;
         self.want_checkpoint();
         self.flush()?;
         Ok(xid)

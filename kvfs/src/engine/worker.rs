@@ -181,7 +181,7 @@ fn checkpoint_loop(engine: &Weak<Engine>) {
                     engine.reclaim();
                 }
                 compact(&engine, Pieces::One);
-                engine.end_shortage();
+                end_shortage(&engine);
             }
             Step::Checkpoint => {
                 let checkpoint = || engine.insist(|| engine.checkpoint_now());
@@ -196,7 +196,7 @@ fn checkpoint_loop(engine: &Weak<Engine>) {
                 } else {
                     compact(&engine, Pieces::Some);
                 }
-                engine.end_shortage();
+                end_shortage(&engine);
                 since = Instant::now();
             }
         }
@@ -207,6 +207,12 @@ fn checkpoint_loop(engine: &Weak<Engine>) {
 fn compact(engine: &Engine, pieces: Pieces) {
     if catch_unwind(AssertUnwindSafe(|| engine.compact_some(pieces))).is_err() {
         tracing::error!("compaction of data segments ended by a panic");
+    }
+}
+
+fn end_shortage(engine: &Engine) {
+    if catch_unwind(AssertUnwindSafe(|| engine.end_shortage())).is_err() {
+        tracing::error!("looking for room on the disk ended by a panic");
     }
 }
 

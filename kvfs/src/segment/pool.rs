@@ -187,11 +187,6 @@ impl Pool {
         trim(&self.shared, &mut state, usize::MAX, bytes)
     }
 
-    /// Gives the room of all spares to the disk.
-    pub fn drop_spares(&self) -> io::Result<()> {
-        trim(&self.shared, &mut self.shared.state.lock(), 0, 0)
-    }
-
     /// Bytes of all spares.
     pub fn spare_bytes(&self) -> u64 {
         self.shared.state.lock().spares.values().sum()

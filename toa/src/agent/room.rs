@@ -45,7 +45,7 @@ impl Agent {
     pub(super) fn give_way(&self) {
         let wanted = self.fs.engine().and_then(|engine| engine.room_wanted());
         if let Some(bytes) = wanted
-            && let Err(error) = self.proxy.ensure_disk(bytes)
+            && let Err(error) = self.proxy.give_way(bytes)
         {
             tracing::debug!(%error, "cached objects do not make room enough");
         }

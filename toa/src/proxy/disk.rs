@@ -128,7 +128,7 @@ impl Proxy {
     }
 
     /// Makes sure that `needed` bytes are free on the disk, giving up cached files if it must.
-    pub fn ensure_disk(&self, needed: u64) -> Result<(), ProxyError> {
+    pub(super) fn ensure_disk(&self, needed: u64) -> Result<(), ProxyError> {
         let mut free = self.disk_free()?;
         if free < needed {
             let mut index = self.index.lock();
@@ -138,6 +138,16 @@ impl Proxy {
             free = self.disk_free()?;
         }
         if free < needed { Err(ProxyError::Disk { path: self.dir.clone(), needed, free }) } else { Ok(()) }
+    }
+
+    /// Gives up cached files so that `needed` bytes are free on the disk, if there are enough of them.
+    pub fn give_way(&self, needed: u64) -> Result<(), ProxyError> {
+        let free = self.disk_free()?;
+        if free < needed && free.saturating_add(self.usage().cached) >= needed {
+            self.ensure_disk(needed)
+        } else {
+            Ok(())
+        }
     }
 
     fn disk_free(&self) -> Result<u64, ProxyError> {
