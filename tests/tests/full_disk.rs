@@ -162,6 +162,26 @@ fn a_mount_on_a_full_disk_shows_everything_and_removing_makes_room() -> Result<(
     mount.unmount(&node)
 }
 
+/// Where there never was room for the ballast it is not missed: what the disk has left can be written.
+#[test]
+fn a_disk_without_room_for_the_ballast_is_written_to_the_end() -> Result<()> {
+    let _turn = serial()?;
+    let scenario = Scenario::new(StoreKind::Directory, "tight")?;
+    let disk = SmallDisk::new("256m")?;
+    // The ballast has 16 MiB there, and asks for 20.
+    File::create(disk.other())?.write_all(&vec![1; 240 << 20])?;
+    let node = Node::at(&disk.dir.path().join("state"), &scenario.bucket)?;
+    let mount = node.mount(&scenario.address, "mnt", &[])?;
+    let mut durable = BTreeMap::new();
+    let refused = fill(mount.dir(), &mut durable);
+    ensure!(durable.len() > 3, "only {} files before the disk was full", durable.len());
+    ensure!(refused == Some(Errno::NOSPC.raw_os_error()), "errno {refused:?}, not ENOSPC");
+    check(mount.dir(), &durable)?;
+    fs::remove_file(disk.other())?;
+    await_room(&mount, &mut durable)?;
+    mount.unmount(&node)
+}
+
 /// Waits until a file is taken again.
 fn await_room(mount: &Mounted, durable: &mut BTreeMap<String, Vec<u8>>) -> Result<()> {
     let content = vec![3; 100_000];
