@@ -91,17 +91,59 @@ fn a_full_disk_loses_nothing(kind: StoreKind) -> Result<()> {
     mount.unmount(&node)
 }
 
+/// A mount whose disk is full to the last byte. Take it apart in this order: the disk has to go after the daemons.
+struct Full {
+    scenario: Scenario,
+    disk: SmallDisk,
+    node: Node,
+    durable: BTreeMap<String, Vec<u8>>,
+    mount: Mounted,
+}
+
+impl Full {
+    fn new(tag: &str, size: &str) -> Result<Self> {
+        let scenario = Scenario::new(StoreKind::Directory, tag)?;
+        let disk = SmallDisk::new(size)?;
+        let node = Node::at(&disk.dir.path().join("state"), &scenario.bucket)?;
+        let mount = node.mount(&scenario.address, "mnt", &[])?;
+        let mut durable = BTreeMap::new();
+        fill(mount.dir(), &mut durable);
+        disk.take_the_rest()?;
+        Ok(Self { scenario, disk, node, durable, mount })
+    }
+}
+
+/// Removes those files whose number in the order of names is `chosen`.
+fn remove(mount: &Mounted, durable: &mut BTreeMap<String, Vec<u8>>, chosen: fn(usize) -> bool) -> Result<()> {
+    let names: Vec<String> = durable.keys().cloned().collect();
+    for name in names.into_iter().enumerate().filter(|(n, _)| chosen(*n)).map(|(_, name)| name) {
+        fs::remove_file(mount.path(&name)).with_context(|| format!("remove {name}"))?;
+        durable.remove(&name);
+    }
+    Ok(())
+}
+
+/// Nobody dies: the daemon that meets the full disk removes what it is asked to, and that makes room.
+#[test]
+fn removing_goes_on_where_not_one_byte_is_left() -> Result<()> {
+    let _turn = serial()?;
+    let Full { scenario: _scenario, disk: _disk, node, mut durable, mount } = Full::new("alive", "256m")?;
+    // Longer than what is left of the journal's last page.
+    for round in 0..200 {
+        let (old, new) = if round % 2 == 0 { ("file 1", "moved") } else { ("moved", "file 1") };
+        fs::rename(mount.path(old), mount.path(new)).with_context(|| format!("rename {round}"))?;
+    }
+    remove(&mount, &mut durable, |n| n >= 3)?;
+    await_room(&mount, &mut durable)?;
+    check(mount.dir(), &durable)?;
+    mount.unmount(&node)
+}
+
 /// The daemon dies where not one byte is left: the next one serves, and the mount lives on.
 #[test]
 fn a_daemon_that_dies_on_a_full_disk_is_followed() -> Result<()> {
     let _turn = serial()?;
-    let scenario = Scenario::new(StoreKind::Directory, "followed")?;
-    let disk = SmallDisk::new("512m")?;
-    let node = Node::at(&disk.dir.path().join("state"), &scenario.bucket)?;
-    let mount = node.mount(&scenario.address, "mnt", &[])?;
-    let mut durable = BTreeMap::new();
-    fill(mount.dir(), &mut durable);
-    disk.take_the_rest()?;
+    let Full { scenario, disk, node, mut durable, mount } = Full::new("followed", "512m")?;
 
     for round in 0..3 {
         mount.kill_daemon()?;
@@ -120,11 +162,7 @@ fn a_daemon_that_dies_on_a_full_disk_is_followed() -> Result<()> {
 
     fs::remove_file(disk.other())?;
     // Of every segment so much that moving the rest together is worth it.
-    let names: Vec<String> = durable.keys().cloned().collect();
-    for name in names.into_iter().enumerate().filter(|(n, _)| n % 3 > 0).map(|(_, name)| name) {
-        fs::remove_file(mount.path(&name)).with_context(|| format!("remove {name}"))?;
-        durable.remove(&name);
-    }
+    remove(&mount, &mut durable, |n| n % 3 > 0)?;
     await_room(&mount, &mut durable)?;
     check(mount.dir(), &durable).context("with room again")?;
     let status = node.cbfs(&["status", &scenario.address])?.success()?.stdout;
@@ -136,24 +174,14 @@ fn a_daemon_that_dies_on_a_full_disk_is_followed() -> Result<()> {
 #[test]
 fn a_mount_on_a_full_disk_shows_everything_and_removing_makes_room() -> Result<()> {
     let _turn = serial()?;
-    let scenario = Scenario::new(StoreKind::Directory, "removing")?;
-    let disk = SmallDisk::new("256m")?;
-    let node = Node::at(&disk.dir.path().join("state"), &scenario.bucket)?;
-    let mount = node.mount(&scenario.address, "mnt", &[])?;
-    let mut durable = BTreeMap::new();
-    fill(mount.dir(), &mut durable);
-    disk.take_the_rest()?;
+    let Full { scenario, disk: _disk, node, mut durable, mount } = Full::new("removing", "256m")?;
     mount.kill()?;
 
     let mount = node.mount(&scenario.address, "mnt", &[])?;
     check(mount.dir(), &durable).context("on the full disk")?;
     let free = rustix::fs::statvfs(mount.dir())?.f_bavail;
     ensure!(free == 0, "df shows {free} free blocks where nothing is taken");
-    let names: Vec<String> = durable.keys().cloned().collect();
-    for name in names.iter().skip(3) {
-        fs::remove_file(mount.path(name)).with_context(|| format!("remove {name}"))?;
-        durable.remove(name);
-    }
+    remove(&mount, &mut durable, |n| n >= 3)?;
     await_room(&mount, &mut durable)?;
     check(mount.dir(), &durable).context("with room again")?;
     mount.unmount(&node)?;
