@@ -53,7 +53,10 @@ impl Engine {
     pub(super) fn insist<T>(&self, attempt: impl Fn() -> FsResult<T>) -> FsResult<T> {
         loop {
             match attempt() {
-                Err(FsError::NoSpace) if self.ballast.give_up() => self.notify(),
+                Err(FsError::NoSpace) if self.ballast.give_up() => {
+                    self.journal.hold_spares();
+                    self.notify();
+                }
                 done => return done,
             }
         }
@@ -80,6 +83,7 @@ impl Engine {
         match done {
             Ok(true) => {
                 tracing::info!("there is room on the local disk again");
+                self.journal.allow_spares();
                 if let Err(error) = self.data.allow_spares() {
                     tracing::warn!(%error, "spare segments");
                 }
@@ -99,6 +103,7 @@ impl Engine {
         }
         if let Some(shortage) = self.shortage() {
             tracing::warn!("{shortage}");
+            self.journal.hold_spares();
         }
     }
 

@@ -311,6 +311,17 @@ impl Journal {
         record::framed_bytes(self.ground.body_bytes_max())
     }
 
+    /// Prepares no spare segments until [`Journal::allow_spares`]: on a full disk they would take what removing needs. The ones
+    /// that are there are kept for that.
+    pub fn hold_spares(&self) {
+        self.ground.pool.halt();
+    }
+
+    /// The end of [`Journal::hold_spares`].
+    pub fn allow_spares(&self) {
+        self.ground.pool.resume();
+    }
+
     /// Bytes of all its files, spares included.
     pub fn bytes_on_disk(&self) -> u64 {
         let tail = self.tail.lock();

@@ -5,8 +5,8 @@
 //! <number>.spare     a file to recycle    tmp ──fill, sync──► spare
 //! <number>.tmp       being filled with zeros; removed at the next start
 //! ```
-//! Every change of a name takes a new number or keeps its own, and the file with the highest one is never removed: so the
-//! names tell which numbers were given, also after a restart. After a power loss a name may be older than the header in
+//! Every change of a name takes a new number or keeps its own, and the file with the highest one is never removed, at most emptied:
+//! so the names tell which numbers were given, also after a restart. After a power loss a name may be older than the header in
 //! the file; then the header counts too, or the number would be given again and the old header would pass for a new one.
 
 use super::disk::{Disk, DiskFile};
@@ -76,7 +76,19 @@ struct State {
     latest: u64,
     spares: BTreeMap<u64, u64>,
     wanted: bool,
+    /// None are prepared.
+    halted: bool,
     stop: bool,
+}
+
+impl State {
+    fn is_wanted(&self, spares: usize) -> bool {
+        !self.halted && self.spares.values().filter(|bytes| **bytes > 0).count() < spares
+    }
+
+    fn spare_bytes(&self) -> u64 {
+        self.spares.values().sum()
+    }
 }
 
 #[derive(Debug)]
@@ -180,7 +192,7 @@ impl Pool {
         trim(&self.shared, &mut state, self.shared.options.spares.saturating_mul(KEEP_FACTOR), room)
     }
 
-    /// Says how many bytes spares may occupy; removes those that do not fit.
+    /// Says how many bytes spares may occupy; removes, or empties, those that do not fit.
     pub fn set_room(&self, bytes: u64) -> io::Result<()> {
         self.shared.room_bytes.store(bytes, Ordering::Relaxed);
         let mut state = self.shared.state.lock();
@@ -189,7 +201,17 @@ impl Pool {
 
     /// Bytes of all spares.
     pub fn spare_bytes(&self) -> u64 {
-        self.shared.state.lock().spares.values().sum()
+        self.shared.state.lock().spare_bytes()
+    }
+
+    /// Prepares none until [`Pool::resume`]; those that are there, and that come back, are used as ever.
+    pub fn halt(&self) {
+        self.shared.state.lock().halted = true;
+    }
+
+    /// The end of [`Pool::halt`].
+    pub fn resume(&self) {
+        self.shared.state.lock().halted = false;
     }
 
     /// Tells the background thread that somebody writes: it goes slower.
@@ -201,7 +223,7 @@ impl Pool {
     pub fn prepare(&self) {
         {
             let mut state = self.shared.state.lock();
-            if state.stop || state.wanted || state.spares.len() >= self.shared.options.spares {
+            if state.stop || state.wanted || !state.is_wanted(self.shared.options.spares) {
                 return;
             }
             state.wanted = true;
@@ -231,13 +253,21 @@ impl Drop for Pool {
     }
 }
 
-/// Removes spares, small ones first, until at most `count` of them in `bytes` are left.
-fn trim(shared: &Shared, state: &mut State, count: usize, bytes: u64) -> io::Result<()> {
-    while state.spares.len() > count || state.spares.values().sum::<u64>() > bytes {
+/// Removes spares, small ones first, until at most `count` of them in `bytes_max` are left. The file with the highest number keeps
+/// its name and loses its bytes if need be.
+fn trim(shared: &Shared, state: &mut State, count: usize, bytes_max: u64) -> io::Result<()> {
+    loop {
         let removable = state.spares.iter().filter(|(number, _)| **number != state.latest);
-        let Some(number) = removable.min_by_key(|(_, bytes)| **bytes).map(|(number, _)| *number) else { break };
+        let Some((number, bytes)) = removable.min_by_key(|(_, bytes)| **bytes).map(|(n, b)| (*n, *b)) else { break };
+        if bytes > 0 && state.spares.len() <= count && state.spare_bytes() <= bytes_max {
+            return Ok(());
+        }
         shared.disk.remove(&file_name(number, "spare"))?;
         state.spares.remove(&number);
+    }
+    if state.spare_bytes() > bytes_max {
+        drop(shared.disk.create(&file_name(state.latest, "spare"))?);
+        state.spares.insert(state.latest, 0);
     }
     Ok(())
 }
@@ -246,9 +276,8 @@ fn fill_loop(shared: &Shared) {
     let mut state = shared.state.lock();
     while !state.stop {
         let size = shared.options.segment_bytes;
-        let spare_bytes = state.spares.values().sum::<u64>();
-        let fits = spare_bytes.saturating_add(size) <= shared.room_bytes.load(Ordering::Relaxed);
-        if !state.wanted || !fits || state.spares.len() >= shared.options.spares {
+        let fits = state.spare_bytes().saturating_add(size) <= shared.room_bytes.load(Ordering::Relaxed);
+        if !state.wanted || !fits || !state.is_wanted(shared.options.spares) {
             state.wanted = false;
             shared.wake.wait(&mut state);
             continue;
@@ -302,7 +331,7 @@ fn await_turn(shared: &Shared, uses: &mut u64) -> bool {
     }
 }
 
-/// Writes a file of zeros at a low rate; `false` if it was told to stop or there is no room any more.
+/// Writes a file of zeros at a low rate; `false` if it was told to stop, or there is no room any more.
 fn fill(shared: &Shared, number: u64) -> io::Result<bool> {
     let file = shared.disk.create(&file_name(number, "tmp"))?;
     let size = shared.options.segment_bytes;
@@ -318,8 +347,8 @@ fn fill(shared: &Shared, number: u64) -> io::Result<bool> {
         file.start_writeback(at, len);
         at += len;
         let state = shared.state.lock();
-        let occupied = state.spares.values().sum::<u64>() + at;
-        if state.stop || occupied > shared.room_bytes.load(Ordering::Relaxed) {
+        let occupied = state.spare_bytes() + at;
+        if state.stop || state.halted || occupied > shared.room_bytes.load(Ordering::Relaxed) {
             return Ok(false);
         }
     }

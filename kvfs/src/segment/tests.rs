@@ -90,12 +90,49 @@ fn there_is_no_room_for_spares_beyond_the_limit() {
     pool.prepare();
     eventually("two spares", || pool.spare_bytes() >= 2 * (3 << 20));
     pool.set_room(4 << 20).unwrap();
-    // The highest number may stay whatever its size; everything else fits.
-    assert!(disk.names(".spare").len() <= 2);
+    assert!(pool.spare_bytes() <= 4 << 20);
     let (number, bytes) = (pool.take(0).unwrap().number, 5);
     pool.give(number, bytes).unwrap();
     assert!(pool.spare_bytes() <= 4 << 20);
     pool.give(9999, 1).unwrap();
+}
+
+#[test]
+fn the_newest_spare_gives_its_room_and_keeps_its_number() {
+    let disk = SimDisk::default();
+    let (pool, _) = Pool::open(Arc::new(disk.clone()), options(2)).unwrap();
+    pool.prepare();
+    eventually("two spares", || pool.spare_bytes() == 2 * (3 << 20));
+    let newest = disk.names(".spare").into_iter().max().unwrap();
+    pool.set_room(0).unwrap();
+    assert_eq!(disk.list().unwrap(), [(newest.clone(), 0)]);
+    drop(pool);
+
+    let (pool, _) = Pool::open(Arc::new(disk.clone()), options(2)).unwrap();
+    let number = u64::from_str_radix(newest.split('.').next().unwrap(), 16).unwrap();
+    let taken = pool.take(u64::MAX).unwrap();
+    assert_eq!((taken.bytes, taken.file.size_bytes().unwrap()), (0, 0));
+    assert!(taken.number > number);
+    pool.give(taken.number, 0).unwrap();
+    pool.prepare();
+    eventually("an empty one is not counted among two", || pool.spare_bytes() == 2 * (3 << 20));
+    pool.set_room(u64::MAX).unwrap();
+    assert_eq!(disk.list().unwrap().len(), 2, "and goes when it is not the newest any more");
+}
+
+#[test]
+fn while_halted_none_is_prepared() {
+    let disk = SimDisk::default();
+    let (pool, _) = Pool::open(Arc::new(disk.clone()), options(1)).unwrap();
+    pool.halt();
+    pool.prepare();
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(disk.list().unwrap(), []);
+    pool.resume();
+    pool.prepare();
+    eventually("a spare", || pool.spare_bytes() == 3 << 20);
+    pool.halt();
+    assert_eq!(pool.take(u64::MAX).unwrap().bytes, 3 << 20, "what is there is used");
 }
 
 /// A power loss may undo the last rename of a file and keep the header that was written under the lost name.
