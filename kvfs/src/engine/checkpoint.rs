@@ -159,7 +159,7 @@ pub(super) fn write(top: &Layer, entries: &[Found], mark: &CheckpointMark) -> Fs
     for (key, (xid, value)) in entries {
         writer.put(key, *xid, value)?;
     }
-    fail::fail_point!("kvfs::checkpoint::before_commit");
+    fail::fail_point!("kvfs::checkpoint::before_commit", |_| Err(FsError::io("failpoint")));
     writer.commit(mark.clone())?;
     fail::fail_point!("kvfs::checkpoint::after_commit");
     Ok(())

@@ -1,0 +1,94 @@
+//! A move of compaction whose write to LMDB reports a failure: whether it is there, nobody knows. In a program of its own, since
+//! what is made to fail fails everywhere in it.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on ends
+
+use kvfs::base::EmptyBase;
+use kvfs::data::DataOptions;
+use kvfs::engine::{Engine, EngineIdentity, EngineOptions, EngineSetup, InstanceDirs, Opening, create_instance};
+use kvfs::fs::{Caller, FileSystem, Fs, NewNode, SystemClock};
+use kvfs::node::NodeStore;
+use kvfs::op::Privileges;
+use kvfs::schema::{FileKind, Time};
+use kvfs::stack::Stack;
+use kvfs::{Epoch, Ino};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Six files in a segment.
+const FILE_BYTES: usize = 20_000;
+const SEGMENT_BYTES: u32 = 128 << 10;
+
+fn open(dir: &Path) -> (Fs, Arc<Engine>) {
+    let dirs = InstanceDirs::new(dir);
+    let node = Arc::new(NodeStore::open(&dirs.node()).unwrap());
+    let stack = Arc::new(Stack::read_only(Arc::new(EmptyBase)));
+    let data = DataOptions { segment_bytes: SEGMENT_BYTES, spares: 0, max_bytes: None };
+    let checkpoint_interval = Duration::from_secs(3600);
+    let options = EngineOptions { data, checkpoint_interval, ballast_bytes: 0, ..EngineOptions::default() };
+    let setup =
+        EngineSetup { dirs, node, stack, owner: (0, 0), now: Time::default(), options, opening: Opening::Fresh };
+    let engine = Engine::open(setup).unwrap();
+    (Fs::new(Arc::clone(&engine), Arc::new(SystemClock)), engine)
+}
+
+fn make(fs: &Fs, number: usize) -> Ino {
+    let node = NewNode { kind: FileKind::Regular, mode: 0o644, umask: 0, rdev: 0, target: &[] };
+    let name = format!("file {number}");
+    let file = fs.make(Caller { uid: 0, gid: 0 }, Ino::ROOT, name.as_bytes(), &node).unwrap().ino;
+    fs.write(file, 0, &content(number), Privileges::Keep).unwrap();
+    file
+}
+
+fn content(number: usize) -> Vec<u8> {
+    (0..FILE_BYTES).map(|at| (at % 251) as u8 ^ number as u8).collect()
+}
+
+fn check(fs: &Fs, files: &[(usize, Ino)]) {
+    for (number, file) in files {
+        assert!(fs.read(*file, 0, u32::MAX).unwrap() == content(*number), "file {number} shows other bytes");
+    }
+}
+
+#[test]
+fn segments_of_a_move_that_failed_stay_until_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let dirs = InstanceDirs::new(dir.path());
+    let node = NodeStore::open(&dirs.node()).unwrap();
+    create_instance(&dirs, &node, EngineIdentity { fs: Uuid::from_u128(1), epoch: Epoch(1) }, &EmptyBase).unwrap();
+    drop(node);
+
+    let (fs, engine) = open(dir.path());
+    let files: Vec<(usize, Ino)> = (0..60).map(|number| (number, make(&fs, number))).collect();
+    engine.checkpoint().unwrap();
+    let (mut left, gone): (Vec<_>, Vec<_>) = files.into_iter().partition(|(number, _)| number % 4 == 0);
+    for (number, file) in gone {
+        fs.unlink(Ino::ROOT, format!("file {number}").as_bytes()).unwrap();
+        fs.forgotten(file);
+    }
+    engine.checkpoint().unwrap();
+    let before = engine.data().used_bytes();
+
+    fail::cfg("kvfs::checkpoint::before_commit", "return").unwrap();
+    engine.compact(50).unwrap_err();
+    fail::remove("kvfs::checkpoint::before_commit");
+    // The last segment that it wrote to gets full, too, and each checkpoint looks for segments without a name; those that the one before
+    // found are free when nobody reads the older tiers any more.
+    for numbers in [60..72, 72..73, 73..74, 74..75] {
+        left.extend(numbers.map(|number| (number, make(&fs, number))));
+        engine.checkpoint().unwrap();
+    }
+    let written = (15 + 15) * FILE_BYTES as u64;
+    let now = engine.data().used_bytes();
+    assert!(now >= before + written, "{now}: of {before} before and {written} written since, something was freed");
+    check(&fs, &left);
+
+    engine.halt();
+    drop((fs, engine));
+    let (fs, engine) = open(dir.path());
+    let after = engine.data().used_bytes();
+    assert!(after + u64::from(SEGMENT_BYTES) <= now, "{after} of {now} are in use: the start knows what is named");
+    check(&fs, &left);
+}
