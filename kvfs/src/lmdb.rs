@@ -1,4 +1,4 @@
-//! Opening LMDB environments: one of the two places that need `unsafe`, and the settings that must never differ.
+//! Opening LMDB environments: one of the three places that need `unsafe`, and the settings that must never differ.
 //!
 //! Default sync mode only (NOSYNC loses the whole environment on power loss), read transactions that are not tied to
 //! threads, short ones only (they pin pages).

@@ -10,7 +10,7 @@ mod store;
 mod tests;
 
 pub use error::DataError;
-pub use store::DataStore;
+pub use store::{DataStore, Part};
 
 /// The largest blob, bytes.
 pub const BLOB_BYTES_MAX: usize = 1 << 20;

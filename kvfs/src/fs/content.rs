@@ -2,6 +2,7 @@
 
 use super::{Fs, SeekTarget};
 use crate::apply::windows_of;
+use crate::data::Part;
 use crate::error::{FsError, FsResult};
 use crate::ids::Ino;
 use crate::op::{CopyRange, Op, Privileges};
@@ -13,6 +14,9 @@ use std::sync::Arc;
 
 /// Windows that a seek looks at in one go.
 const SEEK_BATCH: usize = 64;
+/// So many bytes are read at once, past the host's page cache, if they lie side by side on the local disk: the kernel keeps them in the cache of the
+/// mount. Below, the host's reading ahead is worth more than the copy costs.
+const RUN_BYTES_MIN: usize = 512 << 10;
 /// Bytes that one record copies: bounds the windows that it changes, and so the time under the locks.
 const COPY_BYTES_MAX: u64 = 64 << 20;
 
@@ -30,19 +34,38 @@ pub fn read(fs: &Fs, ino: Ino, offset: u64, len: u32) -> FsResult<Bytes> {
     let len = size.saturating_sub(offset).min(u64::from(len));
     // Held until the bytes are copied: what it names is not recycled.
     let tiers = fs.stack.load();
-    let mut out = BytesMut::zeroed(len as usize);
+    let mut pieces = Vec::new();
     let mut at = 0;
     for (window, from, to) in windows_of(offset, len) {
         let value = tiers.view().window(ino, window)?;
-        for (start, piece_len, extent) in value.pieces(from, to) {
-            let first = at + (start - from) as usize;
-            if let (Some(extent), Some(target)) = (extent, out.get_mut(first..first + piece_len as usize)) {
-                read_extent(fs, &tiers, &extent, target)?;
-            }
-        }
+        let here = value.pieces(from, to).into_iter();
+        pieces.extend(here.filter_map(|(start, _, extent)| Some((at + (start - from) as usize, extent?))));
         at += (to - from) as usize;
     }
+    if let Some(bytes) = read_run(fs, &pieces, len as usize) {
+        return Ok(bytes);
+    }
+    let mut out = BytesMut::zeroed(len as usize);
+    for (first, extent) in pieces {
+        if let Some(target) = out.get_mut(first..first + extent.len as usize) {
+            read_extent(fs, &tiers, &extent, target)?;
+        }
+    }
     Ok(out.freeze())
+}
+
+/// All `len` bytes at once, if the pieces are neighbours on the local disk too.
+fn read_run(fs: &Fs, pieces: &[(usize, Extent)], len: usize) -> Option<Bytes> {
+    if len < RUN_BYTES_MIN {
+        return None;
+    }
+    let part = |(_, extent): &(usize, Extent)| match &extent.place {
+        Place::Segment { blob, within } => Some(Part { blob: *blob, within: *within, len: extent.len }),
+        Place::Inline(_) | Place::Frame { .. } => None,
+    };
+    let parts = pieces.iter().map(part).collect::<Option<Vec<Part>>>()?;
+    let has_holes = parts.iter().map(|part| part.len as usize).sum::<usize>() != len;
+    if has_holes { None } else { fs.engine.load_full()?.data().read_run(&parts) }
 }
 
 fn read_extent(fs: &Fs, tiers: &Tiers, extent: &Extent, target: &mut [u8]) -> FsResult<()> {

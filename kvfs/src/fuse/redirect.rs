@@ -1,4 +1,4 @@
-//! Putting another file under a descriptor that a library owns: one of the two places that need `unsafe`.
+//! Putting another file under a descriptor that a library owns: one of the three places that need `unsafe`.
 //!
 //! fuser 0.18 begins a session by a handshake on the descriptor that it is given. On a connection that goes on there is
 //! none any more, so the handshake is played to it on a socket, and then the real connection takes the socket's place.

@@ -1,5 +1,7 @@
 //! The file operations that segments need: one directory, flat names.
 
+use super::past_cache::{Buffers, Direct};
+use bytes::Bytes;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -33,6 +35,11 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Fills `out` from `offset`; the answer is smaller than `out` only at the end of the file.
     fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Up to `len` bytes at `offset`, fewer only at the end of the file, for those who keep them: where the page cache has none of
+    /// them, it gets none if the disk can do without.
+    fn read_past_cache(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        read_up_to(self, offset, len)
+    }
     /// Makes the bytes and the length durable (`fdatasync`).
     fn sync(&self) -> io::Result<()>;
     /// A hint: the host may begin to write these bytes to the disk now, so that a later [`DiskFile::sync`] finds little to do and
@@ -49,6 +56,7 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
 #[derive(Debug)]
 pub struct HostDisk {
     dir: PathBuf,
+    buffers: Arc<Buffers>,
 }
 
 impl HostDisk {
@@ -60,19 +68,23 @@ impl HostDisk {
                 File::open(parent)?.sync_all()?;
             }
         }
-        Ok(Self { dir: dir.to_path_buf() })
+        Ok(Self { dir: dir.to_path_buf(), buffers: Arc::default() })
+    }
+
+    fn file(&self, file: File) -> Arc<dyn DiskFile> {
+        Arc::new(HostFile { file, direct: Direct::default(), buffers: Arc::clone(&self.buffers) })
     }
 }
 
 impl Disk for HostDisk {
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(self.dir.join(name))?;
-        Ok(Arc::new(HostFile(file)))
+        Ok(self.file(file))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).open(self.dir.join(name))?;
-        Ok(Arc::new(HostFile(file)))
+        Ok(self.file(file))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -107,17 +119,21 @@ impl Disk for HostDisk {
 }
 
 #[derive(Debug)]
-struct HostFile(File);
+struct HostFile {
+    file: File,
+    direct: Direct,
+    buffers: Arc<Buffers>,
+}
 
 impl DiskFile for HostFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        self.file.write_all_at(bytes, offset)
     }
 
     fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
         while let Some(rest) = out.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match self.0.read_at(rest, offset + filled as u64) {
+            match self.file.read_at(rest, offset + filled as u64) {
                 Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -127,22 +143,38 @@ impl DiskFile for HostFile {
         Ok(filled)
     }
 
+    fn read_past_cache(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        match self.direct.read(&self.file, offset, len, &self.buffers) {
+            Some(bytes) => Ok(bytes),
+            None => read_up_to(self, offset, len),
+        }
+    }
+
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn start_writeback(&self, offset: u64, len: u64) {
         // What is dirty begins its way to the disk and stays in the cache; `sync_file_range` says the same more clearly, and needs
         // `unsafe`.
-        if let Err(error) = rustix::fs::fadvise(&self.0, offset, NonZeroU64::new(len), rustix::fs::Advice::DontNeed) {
+        if let Err(error) = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(len), rustix::fs::Advice::DontNeed)
+        {
             tracing::trace!(%error, "fadvise");
         }
     }
 
     fn forget_cache(&self) -> io::Result<()> {
-        Ok(rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed)?)
+        Ok(rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed)?)
     }
     fn size_bytes(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
+}
+
+/// [`DiskFile::read_past_cache`] by way of [`DiskFile::read_at`].
+fn read_up_to(file: &(impl DiskFile + ?Sized), offset: u64, len: usize) -> io::Result<Bytes> {
+    let mut out = vec![0; len];
+    let got = file.read_at(&mut out, offset)?;
+    out.truncate(got);
+    Ok(out.into())
 }

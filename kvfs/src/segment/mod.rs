@@ -2,12 +2,15 @@
 //!
 //! * [`disk`] – the few file operations that both need, behind a trait so that tests can lose power.
 //! * [`header`] – the first page of every segment.
+//! * `page_cache`, [`past_cache`] – what the page cache has, and long reads that leave nothing in it.
 //! * [`pool`] – numbers that are never given twice, spare files that wait for a new number.
 //! * [`flush`] – one flush for everybody who waits for one; a failed one is final.
 
 pub mod disk;
 pub mod flush;
 pub mod header;
+mod page_cache;
+pub mod past_cache;
 pub mod pool;
 #[cfg(test)]
 pub(crate) mod sim;
