@@ -1,6 +1,7 @@
 //! A move of compaction whose write to LMDB reports a failure: whether it is there, nobody knows. In a program of its own, since
 //! what is made to fail fails everywhere in it.
 
+#![cfg(feature = "failpoints")]
 #![allow(clippy::unwrap_used)] // a test that cannot go on ends
 
 use kvfs::base::EmptyBase;
@@ -72,8 +73,11 @@ fn segments_of_a_move_that_failed_stay_until_the_next_start() {
     let before = engine.data().used_bytes();
 
     fail::cfg("kvfs::checkpoint::before_commit", "return").unwrap();
-    engine.compact(50).unwrap_err();
+    // If the engine's own thread goes on with it and fails, this does not.
+    engine.compact(50).unwrap_or_default();
     fail::remove("kvfs::checkpoint::before_commit");
+    let moved = engine.data().used_bytes();
+    assert!(moved >= before + 15 * FILE_BYTES as u64 - u64::from(SEGMENT_BYTES), "vacuous: nothing was moved");
     // The last segment that it wrote to gets full, too, and each checkpoint looks for segments without a name; those that the one before
     // found are free when nobody reads the older tiers any more.
     for numbers in [60..72, 72..73, 73..74, 74..75] {

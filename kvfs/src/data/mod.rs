@@ -5,12 +5,14 @@
 //! reference whose bytes are lost does not check. The bytes are drawn in docs/formats/journal.md.
 
 mod error;
+mod run;
 mod store;
 #[cfg(test)]
 mod tests;
 
 pub use error::DataError;
-pub use store::{DataStore, Part};
+pub use run::Part;
+pub use store::DataStore;
 
 /// The largest blob, bytes.
 pub const BLOB_BYTES_MAX: usize = 1 << 20;

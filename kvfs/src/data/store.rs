@@ -3,11 +3,13 @@
 //! A write reserves its place under a short lock and writes outside of it. Segments are never written again after a
 //! restart: the first write starts a new one.
 
+use super::run::{Part, Run};
 use super::{BLOB_BYTES_MAX, DataError, DataOptions, Room};
 use crate::ids::{Epoch, SegmentNo, Xid};
 use crate::schema::BlobRef;
 use crate::segment::flush::GroupFlush;
 use crate::segment::header::{HEADER_BYTES, Header, Magic, fresh_salt};
+use crate::segment::past_cache::READ_BYTES_MAX;
 use crate::segment::pool::{Filling, Pool, PoolOptions, Taken};
 use crate::segment::{Disk, DiskFile, HostDisk};
 use bytes::Bytes;
@@ -54,45 +56,6 @@ pub struct DataStore {
     flushed: GroupFlush,
     /// Written since the last flush began, bytes.
     unflushed: AtomicU64,
-}
-
-/// A part of a blob.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// Of this one.
-    pub blob: BlobRef,
-    /// Begins so many bytes into it.
-    pub within: u32,
-    /// Bytes.
-    pub len: u32,
-}
-
-impl Part {
-    /// Where it begins in the segment.
-    fn begin(&self) -> u64 {
-        u64::from(self.blob.offset) + u64::from(self.within)
-    }
-
-    fn end(&self) -> u64 {
-        self.begin() + u64::from(self.len)
-    }
-
-    fn is_sound(&self) -> bool {
-        u64::from(self.within) + u64::from(self.len) <= u64::from(self.blob.len)
-    }
-}
-
-/// The first of `parts` and the bytes of all, if they lie side by side.
-fn run_of(parts: &[Part]) -> Option<(&Part, usize)> {
-    let first = parts.first()?;
-    let mut end = first.begin();
-    for part in parts {
-        if part.blob.segment != first.blob.segment || part.begin() != end || !part.is_sound() {
-            return None;
-        }
-        end = part.end();
-    }
-    Some((first, (end - first.begin()) as usize))
 }
 
 struct Place {
@@ -288,25 +251,26 @@ impl DataStore {
         Ok(out.into())
     }
 
-    /// Reads what `parts` name in one go, if they lie side by side in one segment, past the page cache: for those who keep what they
-    /// read. Checked as in [`DataStore::read`]. `None` if they do not, if they are
-    /// more than [`BLOB_BYTES_MAX`] bytes, or if anything is wrong with them: read each by itself.
+    /// Reads what `parts` name in one go, if they lie side by side in one segment that is flushed, past the page cache: for those who keep what
+    /// they read. All of it is checked: what is missing of the blobs at both ends is read as well. `None` if it cannot be done so, or if
+    /// anything is wrong with it: read each by itself.
     pub fn read_run(&self, parts: &[Part]) -> Option<Bytes> {
-        let (first, len) = run_of(parts)?;
-        if len > BLOB_BYTES_MAX || self.flushed.has_failed() {
+        let run = Run::of(parts)?;
+        // What is not flushed is in the page cache, and after a failed flush only there.
+        let is_flushed = !self.flushed.has_failed() && !self.segments.lock().dirty.contains_key(&run.segment);
+        if !is_flushed || run.bytes > READ_BYTES_MAX {
             return None;
         }
-        let file = self.file(&first.blob).ok()?;
-        let bytes = file.read_past_cache(first.begin(), len).ok()?;
-        let mut rest = bytes.get(..len)?;
-        for part in parts {
-            let (own, behind) = rest.split_at_checked(part.len as usize)?;
-            if part.len == part.blob.len && crc32c::crc32c(own) != part.blob.crc {
+        let bytes = self.file(&parts.first()?.blob).ok()?.read_past_cache(run.begin, run.bytes).ok()?;
+        let mut rest = bytes.get(..run.bytes)?;
+        for Part { blob, .. } in parts {
+            let (own, behind) = rest.split_at_checked(blob.len as usize)?;
+            if crc32c::crc32c(own) != blob.crc {
                 return None;
             }
             rest = behind;
         }
-        Some(bytes)
+        Some(bytes.slice(run.wanted))
     }
 
     /// Reads back the bytes of an earlier process life, checked, as the disk has them: after a failed flush the page cache
@@ -407,11 +371,13 @@ impl DataStore {
 
     /// Gives the room of segments that wait to be used again to the disk; none are prepared until [`DataStore::allow_spares`].
     pub fn drop_spares(&self) -> Result<(), DataError> {
+        self.pool.halt().map_err(DataError::from_io("remove a spare"))?;
         self.pool.set_room(0).map_err(DataError::from_io("remove a spare"))
     }
 
     /// The end of [`DataStore::drop_spares`].
     pub fn allow_spares(&self) -> Result<(), DataError> {
+        self.pool.resume();
         let segments = self.segments.lock();
         let room = self.options.max_bytes.map_or(u64::MAX, |max| max.saturating_sub(segments.used));
         self.pool.set_room(room).map_err(DataError::from_io("remove a spare"))

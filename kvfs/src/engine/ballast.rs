@@ -49,10 +49,11 @@ impl Ballast {
         if self.bytes_max == 0 || bytes == 0 {
             return false;
         }
-        self.away.store(true, Ordering::Release);
+        let was_away = self.away.swap(true, Ordering::AcqRel);
         let left = if bytes > START_BYTES { bytes / 2 } else { 0 };
         // Shortened, not removed: a directory may need a block for that.
         if let Err(error) = OpenOptions::new().write(true).open(&self.path).and_then(|file| file.set_len(left)) {
+            self.away.store(was_away, Ordering::Release);
             tracing::warn!(%path, %error, "the ballast cannot be given up");
             return false;
         }

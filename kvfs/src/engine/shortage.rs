@@ -53,10 +53,7 @@ impl Engine {
     pub(super) fn insist<T>(&self, attempt: impl Fn() -> FsResult<T>) -> FsResult<T> {
         loop {
             match attempt() {
-                Err(FsError::NoSpace) if self.ballast.give_up() => {
-                    self.journal.hold_spares();
-                    self.notify();
-                }
+                Err(FsError::NoSpace) if self.ballast.give_up() => self.notify(),
                 done => return done,
             }
         }
@@ -79,7 +76,7 @@ impl Engine {
             // Whoever needs room is refused, and does not look for some.
             self.make_room();
         }
-        let done = self.data.drop_spares().map_err(FsError::from).and_then(|()| self.restore_ballast());
+        let done = self.drop_spares().and_then(|()| self.restore_ballast());
         match done {
             Ok(true) => {
                 tracing::info!("there is room on the local disk again");
@@ -103,8 +100,13 @@ impl Engine {
         }
         if let Some(shortage) = self.shortage() {
             tracing::warn!("{shortage}");
-            self.journal.hold_spares();
         }
+    }
+
+    /// Until the end of the shortage. The worker's alone, which makes that end, too.
+    fn drop_spares(&self) -> FsResult<()> {
+        self.journal.hold_spares()?;
+        Ok(self.data.drop_spares()?)
     }
 
     fn restore_ballast(&self) -> FsResult<bool> {

@@ -311,10 +311,10 @@ impl Journal {
         record::framed_bytes(self.ground.body_bytes_max())
     }
 
-    /// Prepares no spare segments until [`Journal::allow_spares`]: on a full disk they would take what removing needs. The ones
-    /// that are there are kept for that.
-    pub fn hold_spares(&self) {
-        self.ground.pool.halt();
+    /// Prepares no spare segments until [`Journal::allow_spares`], and keeps few: on a full disk they would take what removing needs. The
+    /// ones that stay are for its records.
+    pub fn hold_spares(&self) -> Result<(), JournalError> {
+        self.ground.pool.halt().map_err(JournalError::from_io("remove a spare"))
     }
 
     /// The end of [`Journal::hold_spares`].

@@ -35,8 +35,8 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Fills `out` from `offset`; the answer is smaller than `out` only at the end of the file.
     fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Up to `len` bytes at `offset`, fewer only at the end of the file, for those who keep them: where the page cache has none of
-    /// them, it gets none if the disk can do without.
+    /// Up to `len` bytes at `offset`, fewer only at the end of the file, for those who keep them: what the page cache has
+    /// little of does not get there, if the host can do without.
     fn read_past_cache(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         read_up_to(self, offset, len)
     }

@@ -189,7 +189,8 @@ impl Pool {
             Err(error) => return Err(error),
         };
         let room = self.shared.room_bytes.load(Ordering::Relaxed);
-        trim(&self.shared, &mut state, self.shared.options.spares.saturating_mul(KEEP_FACTOR), room)
+        let factor = if state.halted { 1 } else { KEEP_FACTOR };
+        trim(&self.shared, &mut state, self.shared.options.spares.saturating_mul(factor), room)
     }
 
     /// Says how many bytes spares may occupy; removes, or empties, those that do not fit.
@@ -204,9 +205,11 @@ impl Pool {
         self.shared.state.lock().spare_bytes()
     }
 
-    /// Prepares none until [`Pool::resume`]; those that are there, and that come back, are used as ever.
-    pub fn halt(&self) {
-        self.shared.state.lock().halted = true;
+    /// Prepares none until [`Pool::resume`], and keeps no more than it would have prepared of those that are there and that come back.
+    pub fn halt(&self) -> io::Result<()> {
+        let mut state = self.shared.state.lock();
+        state.halted = true;
+        trim(&self.shared, &mut state, self.shared.options.spares, self.shared.room_bytes.load(Ordering::Relaxed))
     }
 
     /// The end of [`Pool::halt`].
@@ -276,8 +279,7 @@ fn fill_loop(shared: &Shared) {
     let mut state = shared.state.lock();
     while !state.stop {
         let size = shared.options.segment_bytes;
-        let fits = state.spare_bytes().saturating_add(size) <= shared.room_bytes.load(Ordering::Relaxed);
-        if !state.wanted || !fits || !state.is_wanted(shared.options.spares) {
+        if !state.wanted || !fits_now(shared, &state) || !state.is_wanted(shared.options.spares) {
             state.wanted = false;
             shared.wake.wait(&mut state);
             continue;
@@ -287,7 +289,7 @@ fn fill_loop(shared: &Shared) {
         drop(state);
         let filled = fill(shared, number);
         state = shared.state.lock();
-        let done = filled.and_then(|complete| {
+        let done = filled.map(|complete| complete && fits_now(shared, &state)).and_then(|complete| {
             if complete {
                 shared.disk.rename(&file_name(number, "tmp"), &file_name(number, "spare"))?;
             }
@@ -308,6 +310,12 @@ fn fill_loop(shared: &Shared) {
             tracing::debug!(%error, "an unfinished spare stays until the next start");
         }
     }
+}
+
+/// Whether another spare may be kept: that may have changed while it was filled.
+fn fits_now(shared: &Shared, state: &State) -> bool {
+    let occupied = state.spare_bytes().saturating_add(shared.options.segment_bytes);
+    !state.halted && occupied <= shared.room_bytes.load(Ordering::Relaxed)
 }
 
 /// Waits until the next piece may be written; `false` if the thread was told to stop.

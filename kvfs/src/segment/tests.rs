@@ -124,14 +124,14 @@ fn the_newest_spare_gives_its_room_and_keeps_its_number() {
 fn while_halted_none_is_prepared() {
     let disk = SimDisk::default();
     let (pool, _) = Pool::open(Arc::new(disk.clone()), options(1)).unwrap();
-    pool.halt();
+    pool.halt().unwrap();
     pool.prepare();
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(disk.list().unwrap(), []);
     pool.resume();
     pool.prepare();
     eventually("a spare", || pool.spare_bytes() == 3 << 20);
-    pool.halt();
+    pool.halt().unwrap();
     assert_eq!(pool.take(u64::MAX).unwrap().bytes, 3 << 20, "what is there is used");
 }
 

@@ -57,11 +57,15 @@ fn offsets(workload: &Workload) -> impl Iterator<Item = u64> {
     (0..workload.random).map(move |_| random.random_range(0..blocks) * SMALL_BYTES as u64)
 }
 
-/// Forgets the file's pages and nothing else: reads then have to ask the daemon, whose own files stay cached.
-pub(super) fn drop_pages(place: &Path, _: &Workload) -> Result<()> {
+/// Has read from the disk what will be read, then forgets the file's pages and nothing else: reads have to ask the daemon, whose own files
+/// are cached.
+pub(super) fn drop_pages(place: &Path, workload: &Workload) -> Result<()> {
     let file = File::open(place.join(NAME))?;
     file.sync_all().context("fsync")?;
-    fadvise(&file, 0, None, Advice::DontNeed).context("cannot drop the pages of the file")
+    let drop = || fadvise(&file, 0, None, Advice::DontNeed).context("cannot drop the pages of the file");
+    drop()?;
+    read_random(place, workload)?;
+    drop()
 }
 
 pub(super) fn read_random(place: &Path, workload: &Workload) -> Result<Duration> {
