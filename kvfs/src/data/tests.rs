@@ -114,6 +114,30 @@ fn neighbours_are_read_in_one_go_and_checked() {
 }
 
 #[test]
+fn a_run_on_a_host_directory_is_the_same_wherever_its_bytes_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = DataStore::open(dir.path(), DataOptions::default()).unwrap();
+    let mut rng = StdRng::seed_from_u64(3);
+    let texts: Vec<Vec<u8>> = [5, 300_000, 70_001, 512 << 10].into_iter().map(|len| noise(&mut rng, len)).collect();
+    let mut parts = Vec::new();
+    for text in &texts {
+        let blob = store.write(text).unwrap();
+        parts.push(Part { blob, within: 0, len: blob.len });
+    }
+    store.flush().unwrap();
+    let all = texts.concat();
+    assert!(store.read_run(&parts).unwrap() == all, "in the page cache");
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let file = std::fs::File::open(entry.unwrap().path()).unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    }
+    assert!(store.read_run(&parts).unwrap() == all, "on the disk");
+    parts[0] = Part { within: 2, len: 3, ..parts[0] };
+    parts[3] = Part { len: 100_000, ..parts[3] };
+    assert!(store.read_run(&parts).unwrap() == all[2..5 + 370_001 + 100_000]);
+}
+
+#[test]
 fn recycling_never_uses_a_number_twice() {
     for spares in [0, 1, 3] {
         let disk = SimDisk::default();
