@@ -2,56 +2,34 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on ends
 
-use kvfs::base::EmptyBase;
-use kvfs::engine::{
-    Consumer, Engine, EngineIdentity, EngineOptions, EngineSetup, InstanceDirs, Opening, create_instance,
-};
-use kvfs::fs::{Caller, FileSystem, Fs, NewNode, SystemClock};
+mod common;
+
+use common::{instance, make};
+use kvfs::engine::{Consumer, Engine, EngineOptions, Opening};
+use kvfs::fs::{FileSystem, Fs};
 use kvfs::ids::PackNo;
 use kvfs::journal::{Followed, JournalOptions, Position};
-use kvfs::node::{NodeChanges, NodeStore};
+use kvfs::node::NodeChanges;
 use kvfs::op::{Evacuation, Op};
-use kvfs::schema::{FileKind, FrameRef, Time};
-use kvfs::stack::Stack;
-use kvfs::{Epoch, Ino, Xid};
+use kvfs::schema::{FrameRef, Time};
+use kvfs::{Ino, Xid};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tempfile::TempDir;
-use uuid::Uuid;
 
-const CALLER: Caller = Caller { uid: 0, gid: 0 };
 const NAME: &str = "reader";
 const SEGMENT_BYTES: u64 = 16 << 10;
 
-fn instance() -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let dirs = InstanceDirs::new(dir.path());
-    let node = NodeStore::open(&dirs.node()).unwrap();
-    create_instance(&dirs, &node, EngineIdentity { fs: Uuid::from_u128(1), epoch: Epoch(1) }, &EmptyBase).unwrap();
-    dir
-}
-
 fn open(dir: &Path, journal_max_bytes: u64) -> (Fs, Arc<Engine>) {
-    let dirs = InstanceDirs::new(dir);
-    let node = Arc::new(NodeStore::open(&dirs.node()).unwrap());
-    let stack = Arc::new(Stack::read_only(Arc::new(EmptyBase)));
     let options = EngineOptions {
         checkpoint_interval: Duration::from_secs(3600),
         journal: JournalOptions { segment_bytes: SEGMENT_BYTES, spares: 1 },
         journal_max_bytes,
-        ballast_bytes: 0,
         ..EngineOptions::default()
     };
-    let setup =
-        EngineSetup { dirs, node, stack, owner: (0, 0), now: Time::default(), options, opening: Opening::Fresh };
-    let engine = Engine::open(setup).unwrap();
-    (Fs::new(Arc::clone(&engine), Arc::new(SystemClock)), engine)
-}
-
-fn make(fs: &Fs, name: &str) {
-    let node = NewNode { kind: FileKind::Regular, mode: 0o644, umask: 0, rdev: 0, target: &[] };
-    fs.make(CALLER, Ino::ROOT, name.as_bytes(), &node).unwrap();
+    let fs = common::open(dir, Opening::Fresh, options);
+    let engine = fs.engine().unwrap();
+    (fs, engine)
 }
 
 /// Names of the files whose creation the reader sees from here on.

@@ -4,41 +4,33 @@
 #![cfg(feature = "failpoints")]
 #![allow(clippy::unwrap_used)] // a test that cannot go on ends
 
-use kvfs::base::EmptyBase;
+mod common;
+
+use common::instance;
+use kvfs::Ino;
 use kvfs::data::DataOptions;
-use kvfs::engine::{Engine, EngineIdentity, EngineOptions, EngineSetup, InstanceDirs, Opening, create_instance};
-use kvfs::fs::{Caller, FileSystem, Fs, NewNode, SystemClock};
-use kvfs::node::NodeStore;
+use kvfs::engine::{Engine, EngineOptions, Opening};
+use kvfs::fs::{FileSystem, Fs};
 use kvfs::op::Privileges;
-use kvfs::schema::{FileKind, Time};
-use kvfs::stack::Stack;
-use kvfs::{Epoch, Ino};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use uuid::Uuid;
 
 /// Six files in a segment.
 const FILE_BYTES: usize = 20_000;
 const SEGMENT_BYTES: u32 = 128 << 10;
 
 fn open(dir: &Path) -> (Fs, Arc<Engine>) {
-    let dirs = InstanceDirs::new(dir);
-    let node = Arc::new(NodeStore::open(&dirs.node()).unwrap());
-    let stack = Arc::new(Stack::read_only(Arc::new(EmptyBase)));
     let data = DataOptions { segment_bytes: SEGMENT_BYTES, spares: 0, max_bytes: None };
     let checkpoint_interval = Duration::from_secs(3600);
-    let options = EngineOptions { data, checkpoint_interval, ballast_bytes: 0, ..EngineOptions::default() };
-    let setup =
-        EngineSetup { dirs, node, stack, owner: (0, 0), now: Time::default(), options, opening: Opening::Fresh };
-    let engine = Engine::open(setup).unwrap();
-    (Fs::new(Arc::clone(&engine), Arc::new(SystemClock)), engine)
+    let options = EngineOptions { data, checkpoint_interval, ..EngineOptions::default() };
+    let fs = common::open(dir, Opening::Fresh, options);
+    let engine = fs.engine().unwrap();
+    (fs, engine)
 }
 
-fn make(fs: &Fs, number: usize) -> Ino {
-    let node = NewNode { kind: FileKind::Regular, mode: 0o644, umask: 0, rdev: 0, target: &[] };
-    let name = format!("file {number}");
-    let file = fs.make(Caller { uid: 0, gid: 0 }, Ino::ROOT, name.as_bytes(), &node).unwrap().ino;
+fn written(fs: &Fs, number: usize) -> Ino {
+    let file = common::make(fs, &format!("file {number}"));
     fs.write(file, 0, &content(number), Privileges::Keep).unwrap();
     file
 }
@@ -55,14 +47,9 @@ fn check(fs: &Fs, files: &[(usize, Ino)]) {
 
 #[test]
 fn segments_of_a_move_that_failed_stay_until_the_next_start() {
-    let dir = tempfile::tempdir().unwrap();
-    let dirs = InstanceDirs::new(dir.path());
-    let node = NodeStore::open(&dirs.node()).unwrap();
-    create_instance(&dirs, &node, EngineIdentity { fs: Uuid::from_u128(1), epoch: Epoch(1) }, &EmptyBase).unwrap();
-    drop(node);
-
+    let dir = instance();
     let (fs, engine) = open(dir.path());
-    let files: Vec<(usize, Ino)> = (0..60).map(|number| (number, make(&fs, number))).collect();
+    let files: Vec<(usize, Ino)> = (0..60).map(|number| (number, written(&fs, number))).collect();
     engine.checkpoint().unwrap();
     let (mut left, gone): (Vec<_>, Vec<_>) = files.into_iter().partition(|(number, _)| number % 4 == 0);
     for (number, file) in gone {
@@ -81,7 +68,7 @@ fn segments_of_a_move_that_failed_stay_until_the_next_start() {
     // The last segment that it wrote to gets full, too, and each checkpoint looks for segments without a name; those that the one before
     // found are free when nobody reads the older tiers any more.
     for numbers in [60..72, 72..73, 73..74, 74..75] {
-        left.extend(numbers.map(|number| (number, make(&fs, number))));
+        left.extend(numbers.map(|number| (number, written(&fs, number))));
         engine.checkpoint().unwrap();
     }
     let written = (15 + 15) * FILE_BYTES as u64;

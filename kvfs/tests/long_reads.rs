@@ -2,34 +2,19 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on ends
 
-use kvfs::base::EmptyBase;
-use kvfs::engine::{Engine, EngineIdentity, EngineOptions, EngineSetup, InstanceDirs, Opening, create_instance};
-use kvfs::fs::{Caller, FileSystem, Fs, NewNode, SystemClock};
-use kvfs::node::NodeStore;
+mod common;
+
+use common::{instance, make};
+use kvfs::engine::{EngineOptions, InstanceDirs, Opening};
+use kvfs::fs::FileSystem;
 use kvfs::op::{AllocateMode, Privileges};
-use kvfs::schema::{FileKind, Time};
-use kvfs::stack::Stack;
-use kvfs::{Epoch, Ino};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustix::fs::{Advice, fadvise};
 use std::path::Path;
-use std::sync::Arc;
-use uuid::Uuid;
 
 const FILE_BYTES: usize = 12 << 20;
 const MIB: usize = 1 << 20;
-
-fn open(dir: &Path) -> (Fs, Arc<Engine>) {
-    let dirs = InstanceDirs::new(dir);
-    let node = NodeStore::open(&dirs.node()).unwrap();
-    create_instance(&dirs, &node, EngineIdentity { fs: Uuid::from_u128(1), epoch: Epoch(1) }, &EmptyBase).unwrap();
-    let stack = Arc::new(Stack::read_only(Arc::new(EmptyBase)));
-    let options = EngineOptions { ballast_bytes: 0, ..EngineOptions::default() };
-    let (node, now, opening) = (Arc::new(node), Time::default(), Opening::Fresh);
-    let engine = Engine::open(EngineSetup { dirs, node, stack, owner: (0, 0), now, options, opening }).unwrap();
-    (Fs::new(Arc::clone(&engine), Arc::new(SystemClock)), engine)
-}
 
 /// A whole block or what comes, at a whole place or anywhere.
 fn range(random: &mut StdRng) -> (usize, usize) {
@@ -51,10 +36,10 @@ fn drop_cache(dir: &Path) {
 
 #[test]
 fn long_reads_show_what_was_written() {
-    let dir = tempfile::tempdir().unwrap();
-    let (fs, engine) = open(dir.path());
-    let node = NewNode { kind: FileKind::Regular, mode: 0o644, umask: 0, rdev: 0, target: &[] };
-    let file: Ino = fs.make(Caller { uid: 0, gid: 0 }, Ino::ROOT, b"file", &node).unwrap().ino;
+    let dir = instance();
+    let fs = common::open(dir.path(), Opening::Fresh, EngineOptions::default());
+    let engine = fs.engine().unwrap();
+    let file = make(&fs, "file");
     let mut random = StdRng::seed_from_u64(11);
     let mut wanted = vec![0; FILE_BYTES];
     fs.allocate(file, 0, FILE_BYTES as u64, AllocateMode::Extend, Privileges::Keep).unwrap();

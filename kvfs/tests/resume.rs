@@ -2,46 +2,28 @@
 
 #![allow(clippy::unwrap_used)]
 
-use kvfs::base::EmptyBase;
+mod common;
+
+use common::{instance, make};
+use kvfs::Ino;
 use kvfs::data::DataOptions;
-use kvfs::engine::{Engine, EngineIdentity, EngineOptions, EngineSetup, InstanceDirs, Opening, create_instance};
-use kvfs::fs::{Caller, FileSystem, Fs, NewNode, SystemClock};
-use kvfs::node::NodeStore;
+use kvfs::engine::{EngineOptions, Opening};
+use kvfs::fs::{Caller, FileSystem, Fs, NewNode};
 use kvfs::op::{Privileges, SnapshotKind, SnapshotRequest};
 use kvfs::request::{Lane, RequestId, Requested, WorkingFor};
 use kvfs::schema::{FileKind, Time};
-use kvfs::stack::Stack;
-use kvfs::{Epoch, Ino};
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
-use tempfile::TempDir;
 use uuid::Uuid;
 
 const CALLER: Caller = Caller { uid: 0, gid: 0 };
 const CONNECTION: u32 = 77;
 const SAME: Opening = Opening::Resumed { connection: CONNECTION };
 
-fn instance() -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let dirs = InstanceDirs::new(dir.path());
-    let node = NodeStore::open(&dirs.node()).unwrap();
-    create_instance(&dirs, &node, EngineIdentity { fs: Uuid::from_u128(1), epoch: Epoch(1) }, &EmptyBase).unwrap();
-    dir
-}
-
 fn open(dir: &Path, opening: Opening) -> Fs {
     let checkpoint_interval = Duration::from_secs(3600);
-    open_with(dir, opening, EngineOptions { checkpoint_interval, ballast_bytes: 0, ..EngineOptions::default() })
-}
-
-fn open_with(dir: &Path, opening: Opening, options: EngineOptions) -> Fs {
-    let dirs = InstanceDirs::new(dir);
-    let node = Arc::new(NodeStore::open(&dirs.node()).unwrap());
-    let stack = Arc::new(Stack::read_only(Arc::new(EmptyBase)));
-    let setup = EngineSetup { dirs, node, stack, owner: (0, 0), now: Time::default(), options, opening };
-    Fs::new(Engine::open(setup).unwrap(), Arc::new(SystemClock))
+    common::open(dir, opening, EngineOptions { checkpoint_interval, ..EngineOptions::default() })
 }
 
 /// As after `kill -9`.
@@ -56,11 +38,6 @@ fn id(unique: u64) -> RequestId {
 /// Works for a request as thread `thread` of process life `life`.
 fn request(unique: u64, life: u32, thread: u32) -> WorkingFor {
     WorkingFor::begin(Requested { id: id(unique), lane: Lane { life, thread } })
-}
-
-fn make(fs: &Fs, name: &str) -> Ino {
-    let node = NewNode { kind: FileKind::Regular, mode: 0o644, umask: 0, rdev: 0, target: &[] };
-    fs.make(CALLER, Ino::ROOT, name.as_bytes(), &node).unwrap().ino
 }
 
 fn snapshot(fs: &Fs) {
@@ -248,7 +225,7 @@ fn room_of_files_that_wait_to_be_purged_is_room() {
     let max = 1 << 20;
     let data = DataOptions { segment_bytes: 128 << 10, spares: 0, max_bytes: Some(max) };
     let checkpoint_interval = Duration::from_secs(3600);
-    let fs = open_with(
+    let fs = common::open(
         dir.path(),
         Opening::Fresh,
         EngineOptions { checkpoint_interval, data, ballast_bytes: 0, ..EngineOptions::default() },

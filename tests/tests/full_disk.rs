@@ -62,14 +62,20 @@ impl Drop for SmallDisk {
     }
 }
 
+/// A filesystem whose state is on `disk`.
+fn mounted(kind: StoreKind, tag: &str, disk: &SmallDisk) -> Result<(Scenario, Node, Mounted)> {
+    let scenario = Scenario::new(kind, tag)?;
+    let node = Node::at(&disk.dir.path().join("state"), &scenario.bucket)?;
+    let mount = node.mount(&scenario.address, "mnt", &[])?;
+    Ok((scenario, node, mount))
+}
+
 fn a_full_disk_loses_nothing(kind: StoreKind) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "needs root to mount a small disk");
     let _turn = serial()?;
-    let scenario = Scenario::new(kind, "full")?;
     // Declared before the node, so that it goes after the node's daemons.
     let disk = SmallDisk::new("256m")?;
-    let node = Node::at(&disk.dir.path().join("state"), &scenario.bucket)?;
-    let mount = node.mount(&scenario.address, "mnt", &[])?;
+    let (scenario, node, mount) = mounted(kind, "full", &disk)?;
 
     let mut durable = BTreeMap::new();
     let refused = fill(mount.dir(), &mut durable);
@@ -102,10 +108,8 @@ struct Full {
 
 impl Full {
     fn new(tag: &str, size: &str) -> Result<Self> {
-        let scenario = Scenario::new(StoreKind::Directory, tag)?;
         let disk = SmallDisk::new(size)?;
-        let node = Node::at(&disk.dir.path().join("state"), &scenario.bucket)?;
-        let mount = node.mount(&scenario.address, "mnt", &[])?;
+        let (scenario, node, mount) = mounted(StoreKind::Directory, tag, &disk)?;
         let mut durable = BTreeMap::new();
         fill(mount.dir(), &mut durable);
         disk.take_the_rest()?;
@@ -194,12 +198,10 @@ fn a_mount_on_a_full_disk_shows_everything_and_removing_makes_room() -> Result<(
 #[test]
 fn a_disk_without_room_for_the_ballast_is_written_to_the_end() -> Result<()> {
     let _turn = serial()?;
-    let scenario = Scenario::new(StoreKind::Directory, "tight")?;
     let disk = SmallDisk::new("256m")?;
     // The ballast has 16 MiB there, and asks for 20.
     File::create(disk.other())?.write_all(&vec![1; 240 << 20])?;
-    let node = Node::at(&disk.dir.path().join("state"), &scenario.bucket)?;
-    let mount = node.mount(&scenario.address, "mnt", &[])?;
+    let (_scenario, node, mount) = mounted(StoreKind::Directory, "tight", &disk)?;
     let mut durable = BTreeMap::new();
     let refused = fill(mount.dir(), &mut durable);
     ensure!(durable.len() > 3, "only {} files before the disk was full", durable.len());

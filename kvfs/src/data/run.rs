@@ -15,6 +15,21 @@ pub struct Part {
     pub len: u32,
 }
 
+impl Part {
+    /// Where it begins in the segment.
+    fn begin(&self) -> u64 {
+        u64::from(self.blob.offset) + u64::from(self.within)
+    }
+
+    fn end(&self) -> u64 {
+        self.begin() + u64::from(self.len)
+    }
+}
+
+fn end_of(blob: &BlobRef) -> u64 {
+    u64::from(blob.offset) + u64::from(blob.len)
+}
+
 /// Whole blobs, side by side.
 pub(super) struct Run {
     pub segment: SegmentNo,
@@ -27,27 +42,24 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// If `parts` are one piece of them.
+    /// If `parts` are one piece of them: each ends with its blob, and the next one begins there with its own.
     pub fn of(parts: &[Part]) -> Option<Self> {
         let (first, last) = (parts.first()?, parts.last()?);
-        let begins = parts.iter().skip(1).all(|part| part.within == 0);
-        let ends = parts
-            .iter()
-            .rev()
-            .skip(1)
-            .all(|part| u64::from(part.within) + u64::from(part.len) == u64::from(part.blob.len));
-        let mut bytes = 0;
-        for Part { blob, .. } in parts {
-            let is_next = u64::from(blob.offset) == u64::from(first.blob.offset) + bytes;
-            if blob.segment != first.blob.segment || !is_next {
-                return None;
+        let follow = |pair: &[Part]| match pair {
+            [a, b] => {
+                a.blob.segment == b.blob.segment && a.end() == end_of(&a.blob) && b.begin() == a.end() && b.within == 0
             }
-            bytes += u64::from(blob.len);
+            _ => false,
+        };
+        if !parts.windows(2).all(follow) || last.end() > end_of(&last.blob) {
+            return None;
         }
-        let end = bytes.checked_sub(last.blob.len.into())? + u64::from(last.within) + u64::from(last.len);
-        let wanted = first.within as usize..end as usize;
-        let is_sound = begins && ends && wanted.start <= wanted.end && end <= bytes;
-        let begin = first.blob.offset.into();
-        is_sound.then_some(Self { segment: first.blob.segment, begin, bytes: bytes as usize, wanted })
+        let begin = u64::from(first.blob.offset);
+        Some(Self {
+            segment: first.blob.segment,
+            begin,
+            bytes: (end_of(&last.blob) - begin) as usize,
+            wanted: first.within as usize..(last.end() - begin) as usize,
+        })
     }
 }

@@ -175,6 +175,19 @@ mod tests {
     }
 
     #[test]
+    fn one_that_cannot_be_given_up_is_not_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let ballast = Ballast::open(dir.path(), 1 << 20);
+        assert!(ballast.restore().unwrap());
+        // A directory in its place cannot be shortened, whoever tries.
+        fs::remove_file(&ballast.path).unwrap();
+        fs::create_dir(&ballast.path).unwrap();
+        assert!(ballast.held() > 0, "vacuous: it has nothing to give");
+        assert!(!ballast.give_up());
+        assert!(!ballast.is_away());
+    }
+
+    #[test]
     fn none_is_never_missing() {
         let dir = tempfile::tempdir().unwrap();
         let ballast = Ballast::open(dir.path(), 0);

@@ -72,7 +72,7 @@ impl HostDisk {
     }
 
     fn file(&self, file: File) -> Arc<dyn DiskFile> {
-        Arc::new(HostFile { file, direct: Direct::default(), buffers: Arc::clone(&self.buffers) })
+        Arc::new(HostFile { file, direct: Direct::new(&self.buffers) })
     }
 }
 
@@ -122,7 +122,6 @@ impl Disk for HostDisk {
 struct HostFile {
     file: File,
     direct: Direct,
-    buffers: Arc<Buffers>,
 }
 
 impl DiskFile for HostFile {
@@ -144,7 +143,7 @@ impl DiskFile for HostFile {
     }
 
     fn read_past_cache(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        match self.direct.read(&self.file, offset, len, &self.buffers) {
+        match self.direct.read(&self.file, offset, len) {
             Some(bytes) => Ok(bytes),
             None => read_up_to(self, offset, len),
         }

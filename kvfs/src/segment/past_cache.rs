@@ -29,11 +29,12 @@ const BUFFERS_KEPT: usize = 4;
 pub(super) struct Buffers(Mutex<Vec<Box<[u8]>>>);
 
 /// A way around the page cache to a file, found by the first read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Direct {
     file: OnceLock<Option<File>>,
     /// A read by it has failed: no other is tried.
     refused: AtomicBool,
+    buffers: Arc<Buffers>,
 }
 
 /// What was read; its buffer goes back.
@@ -67,9 +68,13 @@ impl Drop for Filled {
 }
 
 impl Direct {
+    pub(super) fn new(buffers: &Arc<Buffers>) -> Self {
+        Self { file: OnceLock::new(), refused: AtomicBool::new(false), buffers: Arc::clone(buffers) }
+    }
+
     /// Up to `len` bytes of `file` at `offset`, as many as there are. `None` if the page cache has most of them, or if it cannot be done so:
     /// read in the ordinary way.
-    pub(super) fn read(&self, file: &File, offset: u64, len: usize, buffers: &Arc<Buffers>) -> Option<Bytes> {
+    pub(super) fn read(&self, file: &File, offset: u64, len: usize) -> Option<Bytes> {
         if len > READ_BYTES_MAX || self.refused.load(Ordering::Relaxed) {
             return None;
         }
@@ -77,7 +82,7 @@ impl Direct {
         if is_cached(file, offset, len).ok()? {
             return None;
         }
-        let mut filled = Filled::take(buffers);
+        let mut filled = Filled::take(&self.buffers);
         let start = filled.bytes.as_ptr().align_offset(ALIGNMENT);
         let skip = offset as usize % ALIGNMENT;
         let blocks = filled.bytes.get_mut(start..start + (skip + len).next_multiple_of(ALIGNMENT))?;
@@ -173,7 +178,8 @@ mod tests {
         std::fs::write(&path, &bytes).unwrap();
         let file = File::open(&path).unwrap();
         file.sync_all().unwrap();
-        let (direct, buffers) = (Direct::default(), Arc::default());
+        let buffers = Arc::default();
+        let direct = Direct::new(&buffers);
         let (offset, len) = ((2 << 20) + 100, 1 << 20);
         let cached = || page_cache::pages_of(&file, offset, len as u64).unwrap_or_default();
         let (is_known, before) = (open_direct(&file).is_ok(), cached());
@@ -182,7 +188,7 @@ mod tests {
             return eprintln!("skipped: the page cache cannot be asked, or passed, below {}", dir.path().display());
         }
 
-        let read = direct.read(&file, offset, len, &buffers).unwrap();
+        let read = direct.read(&file, offset, len).unwrap();
         assert!(read == bytes[offset as usize..offset as usize + len]);
         assert_eq!(cached(), 0);
         assert!(buffers.0.lock().is_empty());
@@ -190,6 +196,6 @@ mod tests {
         assert_eq!(buffers.0.lock().len(), 1, "the next read takes it");
 
         file.read_at(&mut vec![0; len], offset).unwrap();
-        assert!(direct.read(&file, offset, len, &buffers).is_none(), "it is at hand");
+        assert!(direct.read(&file, offset, len).is_none(), "it is at hand");
     }
 }
